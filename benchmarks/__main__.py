@@ -1,0 +1,48 @@
+"""`python -m benchmarks [NAME ...]`: run all benchmarks, or these; tables on the screen, JSON in benchmarks/results."""
+
+import argparse
+import importlib
+import sys
+import time
+
+from rich.console import Console
+
+from benchmarks.record import Result, machine
+
+NAMES = ("startup", "intake", "cost")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run and print; 0 when everything ran, 1 with --strict when a promised figure was missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(NAMES)}; default all")
+    parser.add_argument("--strict", action="store_true", help="exit 1 when a promised figure is missed")
+    parser.add_argument("--quick", action="store_true", help="one short round: does it run at all?")
+    chosen = parser.parse_args(arguments)
+    unknown = [name for name in chosen.names if name not in NAMES]
+    if unknown:
+        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    facts = machine()
+    console.print(
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB, Python {facts['python']}, "
+        f"load {facts['load_average'][0]}",
+        highlight=False,
+    )
+    results: list[Result] = []
+    for name in chosen.names or NAMES:
+        started = time.monotonic()
+        result: Result = importlib.import_module(f"benchmarks.{name}").run(quick=chosen.quick)
+        console.print()
+        result.show(console)
+        if chosen.quick:
+            continue  # figures of a quick run are not worth keeping
+        path = result.write()
+        console.print(f"  {time.monotonic() - started:.0f} s, written to {path}", style="dim", highlight=False)
+        results.append(result)
+    missed = [target for result in results for target in result.targets if not target.met]
+    return 1 if missed and chosen.strict else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

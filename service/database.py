@@ -1,0 +1,186 @@
+"""Engine, sessions and the only commit: SQLite (WAL) and PostgreSQL.
+
+`transaction()` is one unit of work: it commits once on leaving, or rolls everything back. `reading()` never commits.
+Nothing else in the project calls commit.
+"""
+
+import base64
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import DateTime, Dialect, Engine, MetaData, create_engine, event, text
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.types import TypeDecorator
+
+from service.errors import Invalid
+from service.settings import get_settings
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+class Base(DeclarativeBase):
+    """Parent of every table. Names of constraints are fixed, so that migrations can drop them by name."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC times in and out; SQLite drops the zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError("naive datetime reached the database")
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+def new_id(prefix: str) -> str:
+    """A sortable identifier: 48 bits of milliseconds, then 80 random bits, in Crockford base 32 (the ULID layout)."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    return prefix + "_" + "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
+
+
+@lru_cache(maxsize=1)
+def get_engine() -> Engine:
+    """The engine of this process, made on first use; a forked child must call `dispose` before it touches it."""
+    settings = get_settings()
+    url = settings.database_url
+    # The pool waits rather than fails: the thread pool in front of it is the true limit of concurrency.
+    # Values of statements stay out of error messages: they may be personal data.
+    options: dict[str, Any] = {
+        "pool_size": settings.api.pool_size,
+        "max_overflow": 30,
+        "pool_timeout": 60,
+        "hide_parameters": True,
+    }
+    if url.startswith("sqlite"):
+        settings.home.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False}, **options)
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    return create_engine(url, **options)
+
+
+def _configure_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # SQLAlchemy's own BEGIN below decides, not the driver
+    # secure_delete overwrites what is deleted: a shredded key must not linger in a free page.
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "busy_timeout=30000",
+        "foreign_keys=ON",
+        "secure_delete=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Any) -> None:
+    # A writer takes the lock at once: upgrading a read lock later fails with "database is locked" under load.
+    readonly = connection.get_execution_options().get("readonly", False)
+    connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """One unit of work that commits on leaving and rolls back on any exception."""
+    with Session(get_engine(), expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+@contextmanager
+def reading() -> Iterator[Session]:
+    """A session for looking only; it takes no write lock and never commits."""
+    with Session(get_engine().execution_options(readonly=True), expire_on_commit=False) as session:
+        yield session
+
+
+def clock(session: Session) -> datetime:
+    """The database's own time, so that leases do not depend on the clocks of workers."""
+    if session.get_bind().dialect.name == "sqlite":
+        return datetime.now(UTC)
+    now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now.astimezone(UTC)
+
+
+def dispose() -> None:
+    """Forget the engine: after a fork, and between tests."""
+    if get_engine.cache_info().currsize:
+        get_engine().dispose(close=False)
+    get_engine.cache_clear()
+
+
+def encode_cursor(*position: str | int) -> str:
+    """An opaque cursor that holds the sort key of a page's last row."""
+    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, *kinds: type) -> list[Any]:
+    """The sort key in a cursor that `encode_cursor` made; raises Invalid for anything else."""
+    try:
+        position = json.loads(
+            base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        )
+    except (ValueError, RecursionError):  # binascii.Error, UnicodeError and JSONDecodeError are ValueErrors
+        position = None
+    if not isinstance(position, list) or [type(part) for part in position] != list(kinds):
+        raise Invalid(
+            "cursor is not one that this service gave out; start again without it", pointer="/cursor"
+        )
+    return position
+
+
+def migration_config() -> "Config":
+    """Alembic's settings without its file, so that migrating works from any directory."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
+    return config
+
+
+def upgrade(revision: str = "head") -> None:
+    """Bring the schema to a revision; safe to run in several processes at once."""
+    from alembic import command
+
+    command.upgrade(migration_config(), revision)
+
+
+def at_head() -> bool:
+    """Whether the schema is the newest one; raises SQLAlchemyError when the database cannot be reached."""
+    from alembic.runtime.migration import MigrationContext
+
+    with get_engine().connect().execution_options(readonly=True) as connection:
+        return set(MigrationContext.configure(connection).get_current_heads()) == _heads()
+
+
+@lru_cache(maxsize=1)
+def _heads() -> set[str]:
+    from alembic.script import ScriptDirectory
+
+    return set(ScriptDirectory.from_config(migration_config()).get_heads())

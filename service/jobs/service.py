@@ -1,0 +1,128 @@
+"""What can happen to a job as a whole: progress, failure, cancellation, messages that are due, and reading."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
+
+from service.audit import service as audit
+from service.database import clock, reading, transaction
+from service.deletion import lifecycle
+from service.deletion.models import DeletionRequest, RequestTarget
+from service.errors import Conflict, JobError, NotFound
+from service.jobs import events, leases
+from service.jobs.models import Attempt, Job
+from service.jobs.stages import overall_progress
+from service.settings import get_settings
+
+
+def get_job(session: Session, job_id: str) -> Job:
+    """The row. Raises NotFound."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound(f"there is no job {job_id}")
+    return job
+
+
+def attempts_of(session: Session, job_id: str) -> list[Attempt]:
+    """All rungs tried so far, in order."""
+    return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)))
+
+
+def requests_of(session: Session, job_id: str) -> list[str]:
+    """Ids of the requests in the job that nobody has cancelled meanwhile."""
+    query = (
+        select(RequestTarget.request_id)
+        .join(DeletionRequest, DeletionRequest.id == RequestTarget.request_id)
+        .where(RequestTarget.job_id == job_id, DeletionRequest.status != "cancelled")
+        .order_by(RequestTarget.request_id)
+    )
+    return list(session.scalars(query))
+
+
+def is_abandoned(job_id: str) -> bool:
+    """Whether every request of the job has been cancelled, so that going on would serve nobody."""
+    with reading() as session:
+        return not requests_of(session, job_id)
+
+
+def report_progress(
+    job_id: str, fence: int, stage: str, fraction: float, eta_seconds: float | None, metrics: dict[str, float]
+) -> None:
+    """Store progress of a running stage and put it on the event stream. Raises LeaseLost."""
+    with leases.fenced(job_id, fence) as session:
+        progress = overall_progress(stage, fraction)
+        values = {"progress": progress, "eta_seconds": eta_seconds}
+        session.execute(update(Job).where(Job.id == job_id).values(**values, metrics=metrics))
+        attempts = (
+            session.scalar(select(func.count()).select_from(Attempt).where(Attempt.job_id == job_id)) or 0
+        )
+        lifecycle.set_progress(session, job_id, stage, progress, attempts)
+        events.emit(session, job_id, "progress", stage=stage, **values)
+        if metrics:
+            events.emit(session, job_id, "metric", stage=stage, **metrics)
+
+
+def enter_stage(claim: leases.Claim, device: str | None = None) -> None:
+    """Make visible that a worker has begun a stage. Raises LeaseLost."""
+    with leases.fenced(claim.job_id, claim.fence) as session:
+        progress = overall_progress(claim.stage, 0.0)
+        values: dict[str, Any] = {"progress": progress} | ({"device": device} if device else {})
+        session.execute(update(Job).where(Job.id == claim.job_id).values(**values))
+        attempts = (
+            session.scalar(select(func.count()).select_from(Attempt).where(Attempt.job_id == claim.job_id))
+            or 0
+        )
+        lifecycle.set_progress(session, claim.job_id, claim.stage, progress, attempts)
+        events.emit(session, claim.job_id, "stage", stage=claim.stage, status="running", claim=claim.claims)
+
+
+def fail(job_id: str, fence: int, error: JobError) -> None:
+    """End the job with its cause; its requests become `failed` and can be retried. Raises LeaseLost."""
+    with leases.fenced(job_id, fence) as session:
+        cause = {"code": error.code, "detail": error.detail, "stage": get_job(session, job_id).stage}
+        leases.finish(session, job_id, "failed", error=cause)
+        lifecycle.mark_failed(session, job_id, error.detail)
+        audit.record(session, "job.failed", actor="worker", ref=job_id, data=cause)
+        events.emit(session, job_id, "done", status="failed", error=cause)
+
+
+def cancel(job_id: str, fence: int) -> None:
+    """End a job whose requests were all cancelled. Raises LeaseLost."""
+    with leases.fenced(job_id, fence) as session:
+        leases.finish(session, job_id, "cancelled")
+        audit.record(session, "job.cancelled", actor="worker", ref=job_id, data={})
+        events.emit(session, job_id, "done", status="cancelled")
+
+
+def restart(session: Session, job_id: str, why: str) -> None:
+    """Within `fenced`: begin again at resolve, because the set of requests has shrunk. Old attempts are superseded."""
+    running = update(Attempt).where(Attempt.job_id == job_id, Attempt.state != "error")
+    session.execute(running.values(state="superseded"))
+    leases.move_on(session, job_id, "resolve", plan=None, scope=None, verdict=None, grade=None)
+    audit.record(session, "job.restarted", actor="worker", ref=job_id, data={"why": why})
+    events.emit(session, job_id, "stage", stage="resolve", status="queued", why=why)
+
+
+def take_messages() -> list[tuple[str, str]]:
+    """(job id, stage) of every open job that no worker holds and whose message is missing or overdue, with back-off."""
+    settings = get_settings().jobs
+    with transaction() as session:
+        now = clock(session)
+        free = or_(Job.lease_until.is_(None), Job.lease_until < now)
+        query = select(Job).where(Job.status.in_(leases.OPEN), free).order_by(Job.created_at).limit(200)
+        due = []
+        for job in session.scalars(query.with_for_update(skip_locked=True)):
+            wait = timedelta(seconds=settings.resend_seconds * min(2**job.sends, 64))
+            if job.sent_at is not None and job.sent_at + wait > now:
+                continue
+            job.sent_at, job.sends = now, job.sends + 1
+            due.append((job.id, job.stage))
+        return due
+
+
+def require_open(job: Job) -> None:
+    """Raises Conflict when the job has ended."""
+    if job.status not in leases.OPEN:
+        raise Conflict(f"job {job.id} has ended as {job.status}")

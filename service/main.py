@@ -1,0 +1,181 @@
+"""The HTTP application: routers, middleware, error handlers. `uvicorn --factory service.main:create_app`."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+
+from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+from service import database, logs, telemetry
+from service.audit.router import router as audit_router
+from service.auth.guards import require
+from service.auth.http import PROBLEM, PROBLEM_SCHEMA, faults_of, problems
+from service.auth.service import Remembered
+from service.deletion import gauges
+from service.deletion.router import router as deletion_router
+from service.errors import (
+    BadRequest,
+    BodyTooLarge,
+    Invalid,
+    LetheError,
+    MethodNotAllowed,
+    NotFound,
+    Unavailable,
+)
+from service.jobs.router import router as jobs_router
+from service.logs import App, Message, Receive, Scope, Send
+from service.registry.catalogue_router import router as catalogue_router
+from service.registry.router import router as models_router
+from service.reports.router import router as reports_router
+from service.settings import get_settings
+
+_SUMMARY = "Makes trained models forget people, measures how well it worked and leaves evidence."
+_STATUS_ERRORS: dict[int, type[LetheError]] = {404: NotFound, 405: MethodNotAllowed, 422: Invalid}
+
+
+def create_app() -> FastAPI:
+    """A new application; settings are read now, the database is opened at the first request."""
+    settings = get_settings()
+    logs.configure_logging(settings.log_level)
+    app = FastAPI(title="Lethe", version="1", summary=_SUMMARY, lifespan=_lifespan, docs_url="/docs", redoc_url=None)
+    app.state.remembered_keys = Remembered()
+    for router in (deletion_router, reports_router, jobs_router, models_router, catalogue_router):
+        app.include_router(router)
+    # The log knows nothing of keys (it lies on the same layer), so its role is attached here.
+    app.include_router(audit_router, dependencies=[Depends(require("auditor"))], responses=problems())
+    _add_health(app)
+    app.add_exception_handler(LetheError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(SQLAlchemyError, _on_database_error)
+    app.add_middleware(BodyLimit, limit=settings.api.body_limit_bytes)
+    app.add_middleware(logs.RequestLog, answer_failure=_answer_failure, observe=telemetry.observe)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    withdraw = telemetry.add_source(gauges.read)
+    yield
+    withdraw()
+    database.dispose()
+
+
+class BodyLimit:
+    """Refuses bodies over the limit, by their announced length or as they stream in."""
+
+    def __init__(self, app: App, limit: int) -> None:
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if announced.isdigit() and int(announced) > self._limit:
+            await problem_response(self._error())(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._limit:
+                raise self._error()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _error(self) -> LetheError:
+        return BodyTooLarge(f"the body is over {self._limit} bytes; send it in parts")
+
+
+def problem_response(error: LetheError, headers: dict[str, str] | None = None) -> Response:
+    """An RFC 9457 response."""
+    if error.status == 401:
+        headers = {"www-authenticate": "Bearer"} | (headers or {})
+    if error.status == 503:
+        headers = {"retry-after": "2"} | (headers or {})
+    # What cannot be sent as it is (a client that is gone) has no standard status.
+    status = error.status if error.status != 499 else 409
+    return Response(json.dumps(error.problem() | {"status": status}), status, headers, media_type=PROBLEM)
+
+
+async def _on_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, LetheError)  # noqa: S101 - registered for this class alone
+    return problem_response(error)
+
+
+async def _on_http_error(_request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 500)
+    headers = getattr(error, "headers", None)
+    if status in (404, 405):
+        detail = {404: "there is nothing at this address", 405: "this address does not answer to this method"}[status]
+        return problem_response(_STATUS_ERRORS[status](detail), headers)
+    told = LetheError("the request could not be answered") if status >= 500 else BadRequest("the request cannot be read")
+    body = told.problem() | {"status": status}
+    return Response(json.dumps(body), status, headers, media_type=PROBLEM)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> Response:
+    faults = error.errors() if isinstance(error, RequestValidationError) else []
+    # The first part of a location says where the parameter is: query, path, header.
+    return problem_response(faults_of([(fault["loc"][1:], fault["type"], fault["msg"]) for fault in faults]))
+
+
+async def _on_database_error(_request: Request, error: Exception) -> Response:
+    if isinstance(error, DataError):
+        return problem_response(Invalid("a parameter holds a value that the database cannot store"))
+    logs.log.error("database.failed", exception=logs.describe(error))
+    if isinstance(error, OperationalError | PoolTimeoutError):
+        return problem_response(Unavailable("the database does not answer; try again"))
+    return problem_response(LetheError("the request could not be carried out; the log has the reason"))
+
+
+async def _answer_failure(scope: Scope, receive: Receive, send: Send) -> None:
+    error = LetheError("the request could not be carried out; the log has the reason")
+    await problem_response(error)(scope, receive, send)
+
+
+def _add_health(app: FastAPI) -> None:
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        """Whether this process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"], responses={503: problems(Unavailable)[503]})
+    def readyz() -> dict[str, str]:
+        """Whether the database can be reached and has the newest schema."""
+        try:
+            current = database.at_head()
+        except SQLAlchemyError:
+            raise Unavailable("the database cannot be reached") from None
+        if not current:
+            raise Unavailable("the database schema is not the newest; run `lethe db upgrade`")
+        return {"status": "ready"}
+
+    @app.get("/metrics", tags=["health"], response_class=Response)
+    def metrics() -> Response:
+        """Prometheus metrics; no ids and nothing personal."""
+        return Response(telemetry.expose(), media_type=telemetry.CONTENT_TYPE)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, routes=app.routes, openapi_version="3.1.0"
+        )
+        schema["components"].setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+

@@ -1,0 +1,109 @@
+"""Rows of models, versions and artefacts."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict, NotFound
+from service.registry.models import Artefact, Model, Version
+from service.settings import get_settings
+
+
+def version_path(name: str, digest: str) -> Path:
+    """Where a version of a model lies: content-addressed, so that placing it twice is harmless."""
+    return get_settings().home / "models" / name / digest
+
+
+def find_model(session: Session, name: str) -> Model | None:
+    """The model of this name, or None."""
+    return session.scalar(select(Model).where(Model.name == name))
+
+
+def get_model(session: Session, name: str) -> Model:
+    """The model of this name. Raises NotFound."""
+    model = find_model(session, name)
+    if model is None:
+        raise NotFound(f"there is no model {name!r}")
+    return model
+
+
+def list_models(session: Session) -> list[Model]:
+    """All models by name."""
+    return list(session.scalars(select(Model).order_by(Model.name)))
+
+
+def versions(session: Session, model_id: str) -> list[Version]:
+    """All versions of a model, newest first."""
+    return list(session.scalars(select(Version).where(Version.model_id == model_id).order_by(Version.number.desc())))
+
+
+def get_version(session: Session, model: Model, number: int) -> Version:
+    """Version `number` of a model. Raises NotFound."""
+    query = select(Version).where(Version.model_id == model.id, Version.number == number)
+    version = session.scalar(query) if 0 < number < 2**31 else None
+    if version is None:
+        raise NotFound(f"model {model.name!r} has no version {number}")
+    return version
+
+
+def serving_version(session: Session, model: Model) -> Version:
+    """The version that answers predictions. Raises Conflict when there is none."""
+    version = session.get(Version, model.serving_version_id) if model.serving_version_id else None
+    if version is None:
+        raise Conflict(f"model {model.name!r} serves no version")
+    return version
+
+
+def next_number(session: Session, model_id: str) -> int:
+    """The number of the next version; call it after the pointer has moved, which serialises callers."""
+    return (session.scalar(select(func.max(Version.number)).where(Version.model_id == model_id)) or 0) + 1
+
+
+def move_pointer(session: Session, model_id: str, base_version_id: str | None, new_version_id: str) -> None:
+    """Serve another version if the one expected is still served. Raises Conflict."""
+    same = Model.serving_version_id.is_(None) if base_version_id is None else Model.serving_version_id == base_version_id
+    moved = session.execute(update(Model).where(Model.id == model_id, same).values(serving_version_id=new_version_id))
+    if _count(moved) != 1:
+        raise Conflict("the model serves another version by now; nothing was changed")
+
+
+def retire(session: Session, version_id: str, now: datetime, destroy_by: datetime | None) -> None:
+    """Take a version out of service."""
+    values = {"state": "retired", "retired_at": now, "destroy_by": destroy_by}
+    session.execute(update(Version).where(Version.id == version_id).values(**values))
+
+
+def condemn_retired(session: Session, model_id: str, destroy_by: datetime) -> None:
+    """Give every retired version of a model an end: it may have been trained on what was just forgotten."""
+    later = or_(Version.destroy_by.is_(None), Version.destroy_by > destroy_by)
+    retired = update(Version).where(Version.model_id == model_id, Version.state == "retired", later)
+    session.execute(retired.values(destroy_by=destroy_by))
+
+
+def doomed_versions(session: Session, now: datetime) -> list[Version]:
+    """Retired versions whose date has come."""
+    return list(session.scalars(select(Version).where(Version.state == "retired", Version.destroy_by <= now)))
+
+
+def doomed_artefacts(session: Session, now: datetime) -> list[Artefact]:
+    """Artefacts whose date has come."""
+    return list(session.scalars(select(Artefact).where(Artefact.destroyed_at.is_(None), Artefact.destroy_by <= now)))
+
+
+def is_path_in_use(session: Session, path: str, version_id: str) -> bool:
+    """Whether another version that still exists shares the directory, which two with equal content do."""
+    query = select(Version.id).where(Version.path == path, Version.id != version_id, Version.state != "destroyed")
+    return session.scalar(query.limit(1)) is not None
+
+
+def mark_destroyed(session: Session, table: type[Version] | type[Artefact], row_id: str, now: datetime) -> bool:
+    """Note that the files are gone; False when another sweeper has noted it already."""
+    values: dict[str, Any] = {"destroyed_at": now} | ({"state": "destroyed"} if table is Version else {})
+    return _count(session.execute(update(table).where(table.id == row_id, table.destroyed_at.is_(None)).values(**values))) == 1
+
+
+def _count(result: Any) -> int:
+    return int(result.rowcount)

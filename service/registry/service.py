@@ -1,0 +1,261 @@
+"""Models and versions: what intake knows of them, the publish transaction, and the end of what held the data."""
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.audit import service as audit
+from service.database import clock, new_id, reading, transaction
+from service.datasets.models import Dataset, Tombstone
+from service.errors import Conflict
+from service.registry import files, repository
+from service.registry.manifests import describe_version
+from service.registry.models import Artefact, Model, Version
+from service.registry.registration import register_model
+from service.registry.repository import (
+    get_model,
+    get_version,
+    list_models,
+    serving_version,
+    version_path,
+    versions,
+)
+from service.settings import get_settings
+
+__all__ = [
+    "IntakeModel",
+    "activate",
+    "get_model",
+    "get_version",
+    "intake_models",
+    "list_models",
+    "mark_job_artefacts_destroyed",
+    "model_ids",
+    "publish_version",
+    "register_model",
+    "serving_version",
+    "sweep_destroyed",
+    "track_artefact",
+    "version_path",
+    "versions",
+]
+
+INTAKE_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class IntakeModel:
+    """What intake needs of a model: its further identifier types, and whether a reviewer comes first."""
+
+    id: str
+    name: str
+    approval: bool
+    identifier_types: frozenset[str]
+
+
+class _IntakeCache:
+    """Model rows of the last second, so that intake does not ask the database for them each time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._models: dict[str, IntakeModel] = {}
+        self._key: object = None
+        self._until = 0.0
+
+    def get(self, refresh: bool) -> dict[str, IntakeModel]:
+        key = get_settings().database_url
+        if not refresh and self._key == key and time.monotonic() < self._until:
+            return self._models
+        with self._lock:
+            if refresh or self._key != key or time.monotonic() >= self._until:
+                self._models, self._key = _read_intake_models(), key
+                self._until = time.monotonic() + INTAKE_SECONDS
+            return self._models
+
+
+def _read_intake_models() -> dict[str, IntakeModel]:
+    query = select(Model.id, Model.name, Model.policy, Dataset.identifiers).join(Dataset, Dataset.id == Model.dataset_id)
+    with reading() as session:
+        rows = session.execute(query.order_by(Model.name)).all()
+    return {
+        row.name: IntakeModel(
+            row.id, row.name, bool(row.policy.get("approval", {}).get("required")), frozenset(row.identifiers)
+        )
+        for row in rows
+    }
+
+
+_intake = _IntakeCache()
+
+
+def intake_models(*, refresh: bool = False) -> dict[str, IntakeModel]:
+    """Registered models by name, at most a second old."""
+    return _intake.get(refresh)
+
+
+def model_ids(session: Session) -> set[str]:
+    """Ids of all models as this transaction sees them."""
+    return set(session.connection().scalars(_MODEL_IDS))
+
+
+_MODEL_IDS = select(Model.__table__.c.id)
+
+
+def publish_version(
+    session: Session,
+    *,
+    job_id: str,
+    model_id: str,
+    base_version_id: str,
+    digest: str,
+    path: Path,
+    method: str,
+    verification: dict[str, Any],
+    destroy_after: timedelta,
+    now: datetime,
+    manifest: dict[str, Any] | None = None,
+) -> Version:
+    """Serve a job's candidate: pointer, new version, retirement and audit event, in the caller's transaction.
+
+    Every retired version of the model gets a destroy-by date. `manifest` is read from `path` when absent. Raises
+    Conflict when another version has come to serve since the job began.
+    """
+    version_id, destroy_by = new_id("ver"), now + destroy_after
+    repository.move_pointer(session, model_id, base_version_id, version_id)
+    version = Version(
+        id=version_id,
+        model_id=model_id,
+        number=repository.next_number(session, model_id),
+        parent_id=base_version_id,
+        digest=digest,
+        path=str(path),
+        state="serving",
+        method=method,
+        job_id=job_id,
+        manifest=manifest if manifest is not None else describe_version(path),
+        verification=verification,
+        created_at=now,
+        published_at=now,
+    )
+    session.add(version)
+    session.flush()
+    repository.retire(session, base_version_id, now, destroy_by)
+    repository.condemn_retired(session, model_id, destroy_by)
+    data = {
+        "model": model_id,
+        "number": version.number,
+        "digest": digest,
+        "base": base_version_id,
+        "job": job_id,
+        "method": method,
+        "verdict": verification.get("verdict"),
+        "grade": verification.get("grade"),
+        "base_destroy_by": audit.timestamp(destroy_by),
+    }
+    audit.record(session, "version.published", actor="worker", ref=version_id, data=data)
+    return version
+
+
+def activate(session: Session, name: str, number: int, actor: str, now: datetime) -> Version:
+    """Serve a retired version again. Raises Conflict when it may hold what the model has been made to forget."""
+    model = get_model(session, name)
+    version = get_version(session, model, number)
+    if version.state == "serving":
+        return version
+    _refuse_tainted(session, model, version)
+    base = model.serving_version_id
+    repository.move_pointer(session, model.id, base, version.id)
+    if base is not None:
+        repository.retire(session, base, now, None)
+    version.state, version.retired_at, version.published_at = "serving", None, now
+    data = {"model": model.id, "number": version.number, "digest": version.digest, "base": base}
+    audit.record(session, "version.activated", actor=actor, ref=version.id, data=data)
+    return version
+
+
+def _refuse_tainted(session: Session, model: Model, version: Version) -> None:
+    label = f"version {version.number} of {model.name!r}"
+    if version.state != "retired":
+        raise Conflict(f"{label} is {version.state}; only a retired version can be served again")
+    later = select(Tombstone.id).where(Tombstone.model_id == model.id, Tombstone.created_at > version.created_at)
+    if version.destroy_by is not None or session.scalar(later.limit(1)) is not None:
+        raise Conflict(f"{label} was retired by a deletion and may hold records that were to be forgotten")
+    dataset = session.get_one(Dataset, model.dataset_id)
+    if dataset.created_at > version.created_at:
+        raise Conflict(f"{label} was trained on data that has been replaced; register it again with its data")
+
+
+def track_artefact(
+    session: Session, *, model_id: str, job_id: str | None, kind: str, path: Path, destroy_by: datetime | None = None
+) -> str:
+    """Note a file or folder that descends from training data; noting it twice keeps the first row."""
+    query = select(Artefact.id).where(Artefact.job_id == job_id, Artefact.kind == kind, Artefact.path == str(path))
+    known = session.scalar(query.where(Artefact.destroyed_at.is_(None)))
+    if known is not None:
+        return known
+    row = Artefact(
+        id=new_id("art"),
+        model_id=model_id,
+        job_id=job_id,
+        kind=kind,
+        path=str(path),
+        created_at=clock(session),
+        destroy_by=destroy_by,
+    )
+    session.add(row)
+    session.flush()
+    return row.id
+
+
+def mark_job_artefacts_destroyed(session: Session, job_id: str, now: datetime) -> int:
+    """Note that the files of a job are gone; answers how many rows that were."""
+    query = select(Artefact).where(Artefact.job_id == job_id, Artefact.destroyed_at.is_(None))
+    gone = [row for row in session.scalars(query) if repository.mark_destroyed(session, Artefact, row.id, now)]
+    events = [(row.id, {"kind": row.kind, "model": row.model_id, "job": job_id}) for row in gone]
+    audit.record_all(session, "artefact.destroyed", actor="worker", events=events)
+    return len(gone)
+
+
+def sweep_destroyed(now: datetime) -> int:
+    """Destroy versions and artefacts whose date has come; answers how many. A crash in between is repaired by the next."""
+    with reading() as session:
+        doomed: list[Version | Artefact] = [
+            *repository.doomed_versions(session, now),
+            *repository.doomed_artefacts(session, now),
+        ]
+        shared = {row.id for row in doomed if isinstance(row, Version) and _is_shared(session, row)}
+    return sum(_destroy(row, now, keep_files=row.id in shared) for row in doomed)
+
+
+def _is_shared(session: Session, version: Version) -> bool:
+    return repository.is_path_in_use(session, version.path, version.id)
+
+
+def _destroy(row: Version | Artefact, now: datetime, keep_files: bool) -> bool:
+    path = Path(row.path)
+    if not _is_ours(path):
+        log.error("sweep.refused", artefact=row.id, reason="its path is outside of the home")
+        return False
+    if not keep_files:
+        files.remove(path)
+    kind = "version" if isinstance(row, Version) else row.kind
+    data = {"kind": kind, "model": row.model_id, "digest": row.digest, "job": row.job_id}
+    with transaction() as session:
+        if not repository.mark_destroyed(session, type(row), row.id, now):
+            return False
+        audit.record(session, "artefact.destroyed", actor="sweeper", ref=row.id, data=data)
+    return True
+
+
+def _is_ours(path: Path) -> bool:
+    home = get_settings().home.resolve()
+    return path.resolve() != home and path.resolve().is_relative_to(home)

@@ -1,0 +1,138 @@
+"""What the evidence does not show, in plain sentences that depend on what was done and how much of it there was.
+
+Wording follows research/verification.md section 6: a test bounds what a named attack could have found; it proves
+no absence.
+"""
+
+from typing import Any
+
+from service.reports.facts import JobEvidence, TargetFacts
+
+FEW_RECORDS = 33
+"""Below this no margin on the membership AUC is narrow enough to say anything (default policy)."""
+
+
+def limits_of(target: TargetFacts, job: JobEvidence) -> list[str]:
+    """The limits of one target's evidence, the weightiest first."""
+    if target.outcome != "published" or job.published is None:
+        return [*_unpublished(target), *_always(job)]
+    evaluation = job.published.verification or {}
+    checks = {str(check.get("id")): check for check in evaluation.get("checks", [])}
+    return [
+        *_basis(job, evaluation),
+        *_sizes(job, checks.get("membership_auc")),
+        *_positive_control(checks.get("membership_auc_original"), evaluation),
+        *_people(target, job),
+        "This release plants no canaries and trains no reference models: nothing here is calibrated record by record "
+        "against models that never saw the record, and an average over records can hide a single one.",
+        *_copies(job),
+        "Records that resemble the forgotten ones and belong to other people were not searched for. A model trained "
+        "without the forgotten records would still know what those others say.",
+        *_always(job),
+    ]
+
+
+def _basis(job: JobEvidence, evaluation: dict[str, Any]) -> list[str]:
+    if evaluation.get("basis") == "procedure":
+        return [
+            "The verdict rests on procedure: the training record of the new version lists what went into it, and the "
+            "digests of data, recipe, code and weights agree with it. Weights alone cannot show which data made them; "
+            "whoever doubts the record has to train again from the same data, recipe and seed.",
+            "The attacks were run as well and are printed as diagnostics. They did not decide.",
+        ]
+    return [
+        "The verdict rests on measurement by the named checks alone. Other attacks, and attackers who know more, may "
+        "find what these did not; differences smaller than the margin would have been missed by design.",
+    ]
+
+
+def _sizes(job: JobEvidence, check: dict[str, Any] | None) -> list[str]:
+    if check is None or check.get("estimate") is None:
+        return [
+            f"Not testable at this size or without held-out records: the membership attack gave no number for the "
+            f"{count(job.records, 'forgotten record')}, so residual influence on them was not measured."
+        ]
+    n, m, smallest = check.get("n"), check.get("m"), check.get("smallest_detectable")
+    told = f"The membership attack compared {count(n or 0, 'forgotten record')} with {count(m or 0, 'held-out record')}"
+    lines = [
+        f"{told}. An AUC that differs from one half by less than about {smallest:.2f} would have been missed."
+        if isinstance(smallest, int | float)
+        else f"{told}; smaller effects than its interval shows would have been missed."
+    ]
+    if isinstance(n, int) and n < FEW_RECORDS:
+        lines.append(
+            f"{count(n, 'record')} are too few for a population test: only a near-complete failure would have been "
+            "noticed, moderate residual influence would not."
+        )
+    return lines
+
+
+def _positive_control(control: dict[str, Any] | None, evaluation: dict[str, Any]) -> list[str]:
+    interval = (control or {}).get("ci95")
+    if control is None or not interval:
+        return [
+            "Whether the attack found these records in the old version at all is not established; where it found "
+            "nothing before, finding nothing after says little."
+        ]
+    if interval[0] is not None and interval[0] <= 0.5:
+        return [
+            "Nothing was detectable before or after: the same attack did not clearly find these records in the old "
+            "version either, so that its result on the new one says little about them."
+        ]
+    return []
+
+
+def _people(target: TargetFacts, job: JobEvidence) -> list[str]:
+    if job.subjects <= 1:
+        return [
+            "The run served one person. Statistics over records of one person describe that person's records "
+            "together; they do not generalise, and comparing the old and the new version singles this person out."
+        ]
+    if target.records < job.records:
+        return [
+            f"The run served {count(job.requests, 'request')} and {count(job.subjects, 'person', 'people')} at once. "
+            "The checks describe all their records together, not those of this request alone."
+        ]
+    return []
+
+
+def _copies(job: JobEvidence) -> list[str]:
+    old = f"version {job.base_version.number}" if job.base_version else "the old version"
+    return [
+        f"Copies of {old} that have left this service (downloads, caches, exports, backups kept elsewhere) still hold "
+        "what they held. Whoever has both versions can compare them and learn more than from either one.",
+    ]
+
+
+def _unpublished(target: TargetFacts) -> list[str]:
+    if target.outcome == "already_deleted":
+        return [
+            "The records had been dealt with by an earlier request; this request changed nothing, and the evidence "
+            "is in that earlier report."
+        ]
+    return [
+        "The look-up compares normalised identifiers with the registered identifier columns. A person whose records "
+        "carry other identifiers, or none, is not found by it.",
+        "Records of others that mention the person in free text were not searched.",
+    ]
+
+
+def _always(job: JobEvidence) -> list[str]:
+    tail = [
+        "The report is attested by the operator of the service. The signature shows who said this and that it was not "
+        "changed since; it does not show that it is true. No third party has run it again.",
+        "The report shows the state at the time it was written. Later destruction of artefacts is recorded in the "
+        "audit log. It makes no statement on law.",
+    ]
+    if job.new_version is not None:
+        tail.insert(
+            0,
+            "The source records are the controller's: the service bars them from later training of this model "
+            "(tombstones) and does not delete them from the controller's own systems.",
+        )
+    return tail
+
+
+def count(number: int, singular: str, plural: str | None = None) -> str:
+    """"1 record", "1,200 records"."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

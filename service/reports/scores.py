@@ -1,0 +1,115 @@
+"""Per-record scores as the plots need them: one membership score per record, for each model and set.
+
+The tables are the Arrow files that workers/scoring leaves. They are personal data: read here once, at attest, and
+destroyed by the caller afterwards. Only figures stay.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MODELS = ("original", "candidate", "retrained")
+SETS = ("forget", "held_out")
+
+ScoreFiles = Mapping[str, Path | Mapping[str, Path]]
+"""Model -> one Arrow file with a column `set`, or one file per set."""
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """Finite scores [n] of forgotten and [m] of held-out records under one model."""
+
+    model: str
+    forget: "NDArray[np.float64]"
+    held_out: "NDArray[np.float64]"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of all models of one job; `higher_is_member` tells the direction of the attack."""
+
+    label: str
+    higher_is_member: bool
+    models: tuple[ModelScores, ...]
+
+    @property
+    def n(self) -> int:
+        """Forgotten records."""
+        return min((len(model.forget) for model in self.models), default=0)
+
+    @property
+    def m(self) -> int:
+        """Held-out records."""
+        return min((len(model.held_out) for model in self.models), default=0)
+
+
+def read_scores(files: ScoreFiles) -> Scores | None:
+    """The scores of the models in `files`; None where a table or a set is missing."""
+    tables = {name: _sets(files[name]) for name in files if name.split("-")[0] in MODELS}
+    if not {"original", "candidate"} <= tables.keys():
+        return None
+    columns = set.intersection(*(set(table.column_names) for sets in tables.values() for table in sets.values()))
+    column = "confidence" if "confidence" in columns else "loss"
+    if column == "confidence":
+        label, higher = "logit-scaled confidence", True
+    else:
+        label, higher = "mean loss (nats per token)" if "tokens" in columns else "loss (nats)", False
+    order = sorted(tables, key=lambda name: MODELS.index(name.split("-")[0]))
+    models = tuple(ModelScores(name, *(_values(tables[name][part], column) for part in SETS)) for name in order)
+    scores = Scores(label, higher, models)
+    return scores if scores.n and scores.m else None
+
+
+def _sets(source: Path | Mapping[str, Path]) -> dict[str, Any]:
+    import pyarrow.compute as pc
+
+    if not isinstance(source, Path):
+        return {part: _read(source[part]) for part in SETS}
+    table = _read(source)
+    return {part: table.filter(pc.equal(table["set"], part)) for part in SETS}
+
+
+def _read(path: Path) -> Any:
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def _values(table: Any, column: str) -> "NDArray[np.float64]":
+    import numpy as np
+
+    values = table[column].to_numpy().astype(np.float64)
+    return values[np.isfinite(values)]
+
+
+def auc(scores: ModelScores, higher_is_member: bool) -> float:
+    """Probability that a forgotten record scores more like a member than a held-out one; ties count one half."""
+    forget, held_out = (scores.forget, scores.held_out) if higher_is_member else (-scores.forget, -scores.held_out)
+    return _mann_whitney(forget, held_out)
+
+
+def _mann_whitney(members: "NDArray[np.float64]", others: "NDArray[np.float64]") -> float:
+    import numpy as np
+
+    others = np.sort(others)
+    below = np.searchsorted(others, members, side="left")
+    at_most = np.searchsorted(others, members, side="right")
+    return float((below + at_most).sum() / (2 * len(members) * len(others)))
+
+
+def roc(scores: ModelScores, higher_is_member: bool) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+    """(false positive rate, true positive rate) at every threshold, from the strictest to the laxest."""
+    import numpy as np
+
+    sign = 1.0 if higher_is_member else -1.0
+    forget, held_out = np.sort(sign * scores.forget), np.sort(sign * scores.held_out)
+    thresholds = np.unique(np.concatenate([forget, held_out]))[::-1]
+    true = 1.0 - np.searchsorted(forget, thresholds, side="left") / len(forget)
+    false = 1.0 - np.searchsorted(held_out, thresholds, side="left") / len(held_out)
+    return false, true

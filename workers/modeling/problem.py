@@ -1,0 +1,104 @@
+"""What an unlearning method is given and what it answers.
+
+A method sees the selection quarter of the held-out records and never the certification part: the gate measures on
+records that no method has touched.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from service.errors import Cancelled
+from workers.modeling.recipe import Recipe
+from workers.modeling.records import Records
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One unlearning problem: a served model, the records to forget and those to keep.
+
+    `selection` is None where no held-out set was given, `recipe` is None for a model trained elsewhere without one.
+    `data_digest` is the digest of the whole data set, forgotten records included.
+    """
+
+    base_dir: Path
+    task_name: str
+    forget: Records
+    retain: Records
+    selection: Records | None
+    recipe: Recipe | None
+    data_digest: str
+    holdout_digest: str | None
+    columns: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: fraction in 0..1, seconds left (None while unknown), what it does, current figures."""
+
+    fraction: float
+    eta_seconds: float | None
+    message: str
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def _ignore(progress: Progress) -> None:
+    del progress
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass
+class Context:
+    """How to run: where, with which seed, whom to tell, when to stop."""
+
+    device: torch.device
+    seed: int = 0
+    threads: int = 1
+    progress: Callable[[Progress], None] = _ignore
+    cancelled: Callable[[], bool] = _never
+
+
+@dataclass
+class Outcome:
+    """What a method did. Passes are counted in batches.
+
+    Points of `curve` hold `step`, `forget_loss`, `selection_loss`, `retain_loss` (mean losses in nats).
+    """
+
+    steps: int
+    forward_passes: int
+    backward_passes: int
+    curve: list[dict[str, float]]
+    exact: bool
+    notes: list[str] = field(default_factory=list)
+
+
+class Meter:
+    """Progress of a loop of known length: cancellation at each step, a report a few times a second, the ETA."""
+
+    def __init__(self, context: Context, total: int, message: str, interval: float = 0.25) -> None:
+        self._context = context
+        self._total = max(total, 1)
+        self._message = message
+        self._interval = interval
+        self._start = time.monotonic()
+        self._last = 0.0
+
+    def step(self, done: int, metrics: dict[str, float] | None = None) -> None:
+        """Raise Cancelled where the caller asked for it; otherwise report that `done` steps are behind us."""
+        if self._context.cancelled():
+            raise Cancelled(f"cancelled while {self._message}, after step {done} of {self._total}")
+        now = time.monotonic()
+        if now - self._last < self._interval and done < self._total:
+            return
+        self._last = now
+        elapsed = now - self._start
+        eta = elapsed / done * (self._total - done) if done else None
+        fraction = min(done / self._total, 1.0)
+        self._context.progress(Progress(fraction, eta, self._message, metrics or {}))

@@ -1,0 +1,116 @@
+"""The facts of a job as the report wants them: read from rows and files, without a session or a person's identifier."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from service.database import reading
+from service.datasets import service as datasets
+from service.jobs.models import Attempt
+from service.registry.models import Artefact, Version
+from service.reports.facts import AttemptFacts, JobEvidence
+from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, VersionPart
+from workers.tasks.plan import training_seconds
+from workers.tasks.work import Work
+
+_UNITS = {"image-classification": "images", "text-classification": "texts", "causal-lm": "texts"}
+
+
+def evidence_of(work: Work) -> JobEvidence:
+    """Everything the job's report parts are made of, after publication."""
+    job, scope = work.job, work.job.scope or {}
+    with reading() as session:
+        new = session.get(Version, job.new_version_id) if job.new_version_id else None
+        artefacts = list(session.scalars(select(Artefact).where(Artefact.job_id == job.id)))
+        gone = len(datasets.tombstones(session, work.model.id))
+    seconds = training_seconds(Path(work.base.path))
+    return JobEvidence(
+        job_id=job.id,
+        model=work.model.name,
+        task=work.model.task,
+        requests=len(scope["requests"]),
+        records=scope["records"],
+        subjects=scope["subjects"],
+        started_at=job.started_at,
+        dataset=_dataset(work, scope, gone),
+        base_version=VersionPart(number=work.base.number, digest=work.base.digest),
+        new_version=VersionPart(number=new.number, digest=new.digest) if new else None,
+        policy=job.policy,
+        policy_digest=job.policy_digest,
+        plan=job.plan,
+        attempts=[_attempt(row, work, seconds) for row in work.attempts()],
+        published_at=new.published_at if new else None,
+        retired=_retired(work) if new else None,
+        artefacts=[
+            ArtefactPart(id=a.id, kind=a.kind, digest=a.digest, destroy_by=a.destroy_by, destroyed_at=a.destroyed_at)
+            for a in artefacts
+        ],
+    )
+
+
+def _dataset(work: Work, scope: dict[str, Any], gone: int) -> DatasetPart:
+    before = scope["dataset_records"] - scope["tombstones"]
+    after = scope["dataset_records"] - gone
+    return DatasetPart(
+        digest_before=work.dataset.digest,
+        digest_after=work.dataset.digest,  # the file stays; tombstones keep the records out of every training
+        records_before=before,
+        records_after=after,
+        unit=_UNITS.get(work.model.task),
+        units_before=before,
+        units_after=after,
+    )
+
+
+def _attempt(row: Attempt, work: Work, train_seconds: float | None) -> AttemptFacts:
+    result = row.result or {}
+    seconds = result.get("seconds")
+    return AttemptFacts(
+        number=row.number,
+        method=row.method,
+        params=result.get("params") or row.params,
+        seed=row.seed,
+        state=row.state,
+        code_version=_code_version(row),
+        device=work.job.device,
+        seconds=seconds,
+        fraction_of_retrain=seconds / train_seconds if seconds and train_seconds else None,
+        peak_memory_bytes=result.get("peak_memory_bytes"),
+        digest=row.candidate_digest,
+        notes=result.get("notes") or [],
+        curve=result.get("curve") or [],
+        verification=row.verification,
+        error=(row.error or {}).get("detail"),
+    )
+
+
+def _code_version(row: Attempt) -> str | None:
+    path = Path(row.candidate_path or "") / "training_record.json"
+    if not row.candidate_path or not path.is_file():
+        return None
+    return str(json.loads(path.read_text("utf-8")).get("code_version"))
+
+
+def _retired(work: Work) -> RetiredPart | None:
+    with reading() as session:
+        old = session.get_one(Version, work.base.id)
+    if old.retired_at is None:
+        return None
+    return RetiredPart(
+        number=old.number,
+        digest=old.digest,
+        retired_at=old.retired_at,
+        destroy_by=old.destroy_by,
+        destroyed_at=old.destroyed_at,
+    )
+
+
+def score_files(work: Work) -> dict[str, Path] | None:
+    """Score tables of the attempt behind the published version, by model; None where nothing was scored."""
+    passed = [row for row in work.attempts() if row.state == "passed"]
+    folder = Path(str((passed[-1].result or {}).get("scores", ""))) if passed else None
+    if folder is None or not folder.is_dir():
+        return None
+    return {path.stem: path for path in sorted(folder.glob("*.arrow"))}

@@ -1,0 +1,92 @@
+"""From rows to the doorstep of tensors: the problem that a method gets, from the job's model, data and forget set."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.datasets.records import RecordTable, open_records
+from service.settings import get_settings
+from workers.tasks.work import Work
+
+if TYPE_CHECKING:
+    from workers.modeling.problem import Context, Problem
+    from workers.modeling.recipe import Recipe
+
+
+def training_records(work: Work) -> RecordTable:
+    """Every record of the dataset that no earlier deletion has tombstoned."""
+    from sqlalchemy import select
+
+    from service.database import reading
+    from service.datasets.models import Tombstone
+
+    table = open_records(Path(work.dataset.path), work.dataset.task, work.dataset.columns)
+    with reading() as session:
+        gone = list(session.scalars(select(Tombstone.record_id).where(Tombstone.model_id == work.model.id)))
+    return table.without(gone) if gone else table
+
+
+def held_out_records(work: Work) -> RecordTable | None:
+    """The held-out set, where one was registered."""
+    path = work.dataset.holdout_path
+    return open_records(Path(path), work.dataset.task, work.dataset.columns) if path else None
+
+
+def recipe_of(work: Work) -> "Recipe | None":
+    """The recipe given at registration, else the one in the base version's training record."""
+    from workers.modeling.recipe import Recipe
+    from workers.modeling.training_record import read_record
+
+    if work.model.recipe:
+        return Recipe.model_validate(work.model.recipe)
+    record = read_record(Path(work.base.path))
+    return record.recipe if record else None
+
+
+def problem_of(work: Work) -> "Problem":
+    """The unlearning problem of the job: base weights, forget, retain and the selection quarter of the held-out set."""
+    from workers.planning.attempt import build_problem
+
+    return build_problem(
+        base_dir=Path(work.base.path),
+        task_name=work.model.task,
+        data=training_records(work),
+        held_out=held_out_records(work),
+        forget_ids=work.forget_ids(),
+        recipe=recipe_of(work),
+        data_digest=work.dataset.digest,
+        holdout_digest=work.dataset.holdout_digest,
+        columns=work.dataset.columns,
+    )
+
+
+def context_of(work: Work, seed: int) -> "Context":
+    """Device, seed, threads, progress into the job row, cancellation by the requests' rows."""
+    from workers.modeling.devices import resolve_device, seed_everything
+    from workers.modeling.problem import Context
+
+    settings = get_settings()
+    seed_everything(seed, settings.threads)
+    return Context(
+        device=resolve_device(settings.device),
+        seed=seed,
+        threads=settings.threads,
+        progress=work.progress_reporter(),
+        cancelled=_Abandoned(work.job.id),
+    )
+
+
+class _Abandoned:
+    """Asks the database at most twice a second, since methods ask at every step."""
+
+    def __init__(self, job_id: str) -> None:
+        self._job_id = job_id
+        self._next = 0.0
+
+    def __call__(self) -> bool:
+        from service.jobs.service import is_abandoned
+
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + 0.5
+        return is_abandoned(self._job_id)

@@ -1,0 +1,83 @@
+"""Stage verify: the gate. A candidate that does not pass is never published; the next rung starts from the base."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import update
+
+from service.audit import service as audit
+from service.database import clock
+from service.errors import JobError
+from service.jobs import events, leases
+from service.jobs.models import Attempt, Job
+from workers.tasks import materials
+from workers.tasks.work import Work
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_STATES = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}
+
+
+def run(work: Work) -> None:
+    """Judge the proposed candidate under the policy that was fixed before the run."""
+    from workers.planning.evaluation import evaluate
+
+    proposed = [row for row in work.attempts() if row.state == "proposed"]
+    if not proposed or proposed[-1].candidate_path is None:
+        raise JobError("there is no candidate to verify; retry the request")
+    attempt = proposed[-1]
+    evaluation, tables = evaluate(
+        original_dir=Path(work.base.path),
+        candidate_dir=Path(str(attempt.candidate_path)),
+        retrained_dirs=[],
+        data=materials.training_records(work),
+        held_out=materials.held_out_records(work),
+        holdout_digest=work.dataset.holdout_digest,
+        forget_ids=work.forget_ids(),
+        task=work.model.task,
+        policy=work.policy,
+        # Several attempts share one error rate: each is judged at its part of it (verification by union bound).
+        alpha=work.policy.verification.alpha / max(1, work.policy.ladder.approximate_attempts),
+        ignore_record=False,
+        context=materials.context_of(work, attempt.seed),
+    )
+    _write_tables(work.scratch / f"scores-{attempt.number}", tables)
+    _store(work, attempt, evaluation.model_dump(mode="json"))
+
+
+def _write_tables(folder: Path, tables: "dict[str, pa.Table]") -> None:
+    from pyarrow import feather
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, table in tables.items():
+        feather.write_feather(table, str(folder / f"{name}.arrow"), compression="uncompressed")
+
+
+def _store(work: Work, attempt: Attempt, evaluation: dict[str, Any]) -> None:
+    verdict, job_id = evaluation["verdict"], work.job.id
+    result = (attempt.result or {}) | {"scores": str(work.scratch / f"scores-{attempt.number}")}
+    with work.fenced() as session:
+        ended = {
+            "state": _STATES[verdict],
+            "verification": evaluation,
+            "finished_at": clock(session),
+            "result": result,
+        }
+        session.execute(update(Attempt).where(Attempt.id == attempt.id).values(**ended))
+        data = {
+            "number": attempt.number,
+            "method": attempt.method,
+            "verdict": verdict,
+            "basis": evaluation["basis"],
+        }
+        audit.record(session, "attempt.judged", actor="worker", ref=job_id, data=data | {"grade": evaluation["grade"]})
+        events.emit(session, job_id, "verdict", grade=evaluation["grade"], **data)
+        if verdict == "pass":
+            values = {"verdict": verdict, "grade": evaluation["grade"]}
+            session.execute(update(Job).where(Job.id == job_id).values(**values))
+            leases.move_on(session, job_id, "publish")
+        else:
+            leases.move_on(session, job_id, "unlearn")
