@@ -53,9 +53,9 @@ def pgbench_script() -> str:
         "now": "now()",
         "due": "now() + interval '1 month'",
     }
-    body = "".join(statement.strip().replace("\n", " ") + ";\n" for statement in _filled(values))
+    body = "".join(f"{statement};\n" for statement in _filled(values))
     return f"\\set n random(1, 9000000000000000000)\nBEGIN;\n{body}COMMIT;\n"
 
 
 def _filled(values: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(statement.format(**values) for statement in _STATEMENTS)
+    return tuple(" ".join(statement.format(**values).split()) for statement in _STATEMENTS)

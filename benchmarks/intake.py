@@ -190,8 +190,8 @@ def _result(
         Target("statements per request, key and model look-ups included", round(counted.per_request, 2), 8),
     ]
     result.notes = [
-        f"statements in the transaction: {', '.join(counted.kinds)}; {counted.transactions_per_request:.2f} transactions "
-        "per request, counted in the server's log",
+        f"statements in the transaction: {', '.join(counted.kinds)}; {counted.transactions_per_request:.2f} "
+        "transactions per request, counted in the server's log",
         f"rows written per request, the same for all three: {', '.join(f'{n:g} {table}' for table, n in rows.items())}",
         "median (lowest–highest) of the rounds; load generator, servers and database share the machine",
     ]

@@ -102,14 +102,14 @@ def cluster(home: Path) -> Iterator[Cluster]:
         variables = {"LETHE_HOME": str(home), "LETHE_DATABASE_URL": urls["template"]}
         checked("db", "upgrade", **variables)
         key = json.loads(checked("keys", "create", "--role", "submitter", "--name", "benchmark", "--json", **variables))
-        _register(urls["template"])
+        register_rows(urls["template"])
         before = _count(urls["template"])
         blank.execute(*(f"CREATE DATABASE {name} TEMPLATE template" for name in CONTENDERS))
         yield Cluster(server, folder, urls, key["key"], before)
 
 
-def _register(url: str) -> None:
-    # Straight into the tables: intake reads the rows and no file, so the benchmark needs no weights.
+def register_rows(url: str) -> None:
+    """Register a model straight in the tables: intake reads the rows and no file, so it needs no weights."""
     now, policy = datetime.now(UTC), Policy()
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
     with Session(engine) as session, session.begin():

@@ -7,6 +7,7 @@ Nothing else in the project calls commit.
 import base64
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,9 +59,19 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
+_id_lock = threading.Lock()
+_last_id = 0
+
+
 def new_id(prefix: str) -> str:
-    """A sortable identifier: 48 bits of milliseconds, then 80 random bits, in Crockford base 32 (the ULID layout)."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    """A sortable identifier: 48 bits of milliseconds, then 80 random bits, in Crockford base 32 (the ULID layout).
+
+    Those of one process grow strictly, so that what it wrote within one millisecond keeps its order.
+    """
+    global _last_id  # noqa: PLW0603 - the whole point is to remember the last one
+    fresh = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    with _id_lock:
+        value = _last_id = max(fresh, _last_id + 1)
     return prefix + "_" + "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
 
 
@@ -143,15 +154,11 @@ def encode_cursor(*position: str | int) -> str:
 def decode_cursor(cursor: str, *kinds: type) -> list[Any]:
     """The sort key in a cursor that `encode_cursor` made; raises Invalid for anything else."""
     try:
-        position = json.loads(
-            base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        )
+        position = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (ValueError, RecursionError):  # binascii.Error, UnicodeError and JSONDecodeError are ValueErrors
         position = None
     if not isinstance(position, list) or [type(part) for part in position] != list(kinds):
-        raise Invalid(
-            "cursor is not one that this service gave out; start again without it", pointer="/cursor"
-        )
+        raise Invalid("cursor is not one that this service gave out; start again without it", pointer="/cursor")
     return position
 
 

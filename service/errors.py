@@ -50,9 +50,7 @@ class LetheError(Exception):
     code = "internal"
     title = "Internal error"
 
-    def __init__(
-        self, detail: str, *, pointer: str | None = None, errors: Sequence[tuple[str, str]] = ()
-    ) -> None:
+    def __init__(self, detail: str, *, pointer: str | None = None, errors: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(detail)
         self.detail = detail
         self.pointer = pointer

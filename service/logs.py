@@ -110,8 +110,8 @@ class RequestLog:
         structlog.contextvars.bind_contextvars(request=request_id)
         try:
             await self._app(scope, receive, tagged)
-        except Exception as error:  # the edge: nothing above would answer
-            log.error("http.failed", exception=describe(error))
+        except Exception:
+            log.exception("http.failed")
             if not status:
                 await self._answer_failure(scope, receive, tagged)
         finally:

@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-
 from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -66,7 +65,8 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
     withdraw = telemetry.add_source(gauges.read)
     yield
     withdraw()
-    database.dispose()
+    if database.get_engine.cache_info().currsize:
+        database.get_engine().dispose()
 
 
 class BodyLimit:
@@ -121,7 +121,9 @@ async def _on_http_error(_request: Request, error: Exception) -> Response:
     if status in (404, 405):
         detail = {404: "there is nothing at this address", 405: "this address does not answer to this method"}[status]
         return problem_response(_STATUS_ERRORS[status](detail), headers)
-    told = LetheError("the request could not be answered") if status >= 500 else BadRequest("the request cannot be read")
+    told = (
+        LetheError("the request could not be answered") if status >= 500 else BadRequest("the request cannot be read")
+    )
     body = told.problem() | {"status": status}
     return Response(json.dumps(body), status, headers, media_type=PROBLEM)
 
@@ -177,5 +179,3 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schema["components"].setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
         app.openapi_schema = schema
     return app.openapi_schema
-
-

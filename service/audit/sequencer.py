@@ -57,10 +57,10 @@ def _seal_batch(session: Session) -> int:
         chained = chain(chained, leaf)
         rows.append({"event": event.id, "sequence": size, "leaf_hash": leaf, "chain_hash": chained})
     # The head moves first: on PostgreSQL its row lock makes the losers wait here, before they touch any event.
-    moved = update(AuditHead).where(AuditHead.id == 1, AuditHead.size == head.size, AuditHead.chain_hash == head.chain_hash)
-    result = session.execute(
-        moved.values(size=size, chain_hash=chained).execution_options(synchronize_session=False)
+    moved = update(AuditHead).where(
+        AuditHead.id == 1, AuditHead.size == head.size, AuditHead.chain_hash == head.chain_hash
     )
+    result = session.execute(moved.values(size=size, chain_hash=chained).execution_options(synchronize_session=False))
     if result.rowcount != 1:  # type: ignore[attr-defined]
         raise _LostRaceError
     events_table = AuditEvent.__table__

@@ -52,7 +52,8 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 def problems(*kinds: type[LetheError]) -> dict[int | str, dict[str, Any]]:
     """`responses=` of a route: these errors, those of the key, and anything else as a problem object."""
     told: dict[int | str, dict[str, Any]] = {}
-    for kind in (Unauthorized, Forbidden, *kinds):
+    declared: tuple[type[LetheError], ...] = (Unauthorized, Forbidden, *kinds)
+    for kind in declared:
         told.setdefault(kind.status, _declared(kind.title))
     return told | {"default": _declared("Any other error")}
 
@@ -95,7 +96,7 @@ async def optional_json_body(request: Request) -> bytes:
 
 
 def parse(model: type[Body], raw: bytes) -> Body:
-    """The body as `model`. Raises MalformedBody for what is not JSON and Invalid, with pointers, for what does not fit."""
+    """The body as `model`. Raises MalformedBody for what is not JSON, and Invalid for what does not fit."""
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:

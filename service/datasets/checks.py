@@ -49,7 +49,7 @@ def check_records(
     image of a file that is neither a whole PNG nor a JPEG.
     """
     source = open_source(path)
-    chosen = Columns.for_task(task, columns, available_columns(source))
+    chosen = Columns.for_task(task, columns, available_columns(source), source.root.name)
     further = _identifier_columns(identifiers or {})
     wanted = list(dict.fromkeys([*chosen.names().values(), *further]))
     text = {name for role, name in chosen.names().items() if role not in ("image", "label")} | set(further)
@@ -62,7 +62,9 @@ def check_records(
 def _identifier_columns(identifiers: dict[str, str]) -> list[str]:
     for kind in identifiers:
         if kind == "subject_id":
-            raise BadDataset("identifier type subject_id always means the subject column; use --columns subject_id=NAME")
+            raise BadDataset(
+                "identifier type subject_id always means the subject column; use --columns subject_id=NAME"
+            )
         if kind not in TYPES and not is_type_name(kind):
             raise BadDataset(f"identifier type {kind!r} must be lower-case letters, digits and underscores")
     return list(identifiers.values())
@@ -112,9 +114,7 @@ class _Pass:
         if not records:
             raise BadDataset(f"{path}: holds no records")
         self._refuse_duplicates()
-        return DatasetFacts(
-            self._columns.names(), len(self._source.files), records, len(self._subjects), self._largest
-        )
+        return DatasetFacts(self._columns.names(), len(self._source.files), records, len(self._subjects), self._largest)
 
     def _refuse_duplicates(self) -> None:
         import pyarrow as pa

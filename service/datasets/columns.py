@@ -26,9 +26,13 @@ class Columns:
 
     @classmethod
     def for_task(
-        cls, task: str, overrides: Mapping[str, str] | None = None, available: Collection[str] | None = None
+        cls,
+        task: str,
+        overrides: Mapping[str, str] | None = None,
+        available: Collection[str] | None = None,
+        where: str = "the data",
     ) -> "Columns":
-        """Default names, renamed by `overrides`; `available`, the columns of a file, settles text or prompt and completion.
+        """Default names, renamed by `overrides`; `available`, a file's columns, settles text or prompt and completion.
 
         Raises BadParameters for an unknown task or role, BadDataset when `available` lacks a column.
         """
@@ -38,7 +42,9 @@ class Columns:
         allowed = {*_ALWAYS, *(role for roles in _ROLES[task] for role in roles)}
         unknown = sorted(set(names) - allowed)
         if unknown:
-            raise BadParameters(f"unknown column role {unknown[0]!r} for {task}; roles are {', '.join(sorted(allowed))}")
+            raise BadParameters(
+                f"unknown column role {unknown[0]!r} for {task}; roles are {', '.join(sorted(allowed))}"
+            )
         roles = _choose(_ROLES[task], names, available)
         columns = cls(
             names.get("record_id", "record_id"),
@@ -46,7 +52,7 @@ class Columns:
             {role: names.get(role, role) for role in roles},
         )
         if available is not None:
-            columns.require(available)
+            columns.require(available, where)
         return columns
 
     @property
@@ -58,7 +64,7 @@ class Columns:
         """Role -> column, all of them; the form in which a dataset row keeps it."""
         return {"record_id": self.record_id, "subject_id": self.subject_id, **self.values}
 
-    def require(self, available: Collection[str], where: str = "the data") -> None:
+    def require(self, available: Collection[str], where: str) -> None:
         """Raises BadDataset, naming the first column that is not there."""
         for role, name in self.names().items():
             if name not in available:

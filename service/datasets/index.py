@@ -68,7 +68,7 @@ def find_records(dataset: IndexedDataset, identifiers: Sequence[Identifier]) -> 
 def find_many(dataset: IndexedDataset, subjects: Mapping[str, Sequence[Identifier]]) -> dict[str, set[str]]:
     """Request id -> record ids, for many people in one look-up.
 
-    An identifier of a type that the dataset does not hold finds nothing. Raises BadDataset when the index is unreadable.
+    An identifier of a type that the dataset does not hold finds nothing. Raises BadDataset for an unreadable index.
     """
     found: dict[str, set[str]] = {name: set() for name in subjects}
     raw: dict[tuple[str, str], set[str]] = defaultdict(set)

@@ -103,9 +103,8 @@ class RecordTable:
         wanted = list(ids)
         missing = [number for number, name in enumerate(wanted, 1) if name not in self._positions]
         if missing:
-            raise BadDataset(
-                f"{len(missing)} of {len(wanted)} record ids are not in the data; the first is number {missing[0]} of the list"
-            )
+            which = f"the first is number {missing[0]} of the list"
+            raise BadDataset(f"{len(missing)} of {len(wanted)} record ids are not in the data; {which}")
         return np.array([self._positions[name] for name in wanted], dtype=np.int64)
 
 
@@ -114,7 +113,7 @@ def open_records(path: Path, task: str, columns: dict[str, str] | None = None) -
     import numpy as np
 
     source = open_source(path)
-    chosen = Columns.for_task(task, columns, available_columns(source))
+    chosen = Columns.for_task(task, columns, available_columns(source), source.root.name)
     names = list(chosen.names().values())
     text = {name for role, name in chosen.names().items() if role not in ("image", "label")}
     ids: list[str] = []

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.database import new_id
 from service.datasets.checks import DatasetFacts, check_records
 from service.datasets.index import build_index
 from service.datasets.models import Dataset, Tombstone
 from service.datasets.records import known_ids
 from service.datasets.sources import dataset_digest
-from service.database import new_id
 from service.settings import get_settings
 
 
@@ -91,7 +91,13 @@ def store(session: Session, prepared: PreparedDataset, now: datetime) -> Dataset
 def is_same(dataset: Dataset, prepared: PreparedDataset) -> bool:
     """Whether a prepared dataset says nothing that the row does not say already."""
     ours: tuple[Any, ...] = (dataset.digest, dataset.holdout_digest, dataset.columns, dataset.identifiers, dataset.path)
-    theirs = (prepared.digest, prepared.holdout_digest, prepared.facts.columns, prepared.identifiers, str(prepared.path))
+    theirs = (
+        prepared.digest,
+        prepared.holdout_digest,
+        prepared.facts.columns,
+        prepared.identifiers,
+        str(prepared.path),
+    )
     return ours == theirs
 
 

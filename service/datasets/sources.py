@@ -116,7 +116,9 @@ def _naming(source: Source, file: Path) -> Iterator[None]:
 def _require(source: Source, file: Path, columns: Sequence[str], found: Collection[str]) -> None:
     for name in columns:
         if name not in found:
-            raise BadDataset(f"{source.name(file)}: no column {name!r}; it has {', '.join(sorted(found)[:20]) or 'none'}")
+            raise BadDataset(
+                f"{source.name(file)}: no column {name!r}; it has {', '.join(sorted(found)[:20]) or 'none'}"
+            )
 
 
 def _open_parquet(file: Path) -> Any:

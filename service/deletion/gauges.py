@@ -12,7 +12,7 @@ from service.deletion.states import FINAL
 
 
 def read() -> Iterator[GaugeMetricFamily]:
-    """`lethe_deletion_requests` by state and regulation, `lethe_deletion_due_seconds` by regulation (open ones only)."""
+    """`lethe_deletion_requests` by state and regulation, `lethe_deletion_due_seconds` by regulation."""
     counts = GaugeMetricFamily(
         "lethe_deletion_requests", "Deletion requests by state and regulation.", labels=("status", "regulation")
     )
@@ -27,9 +27,9 @@ def read() -> Iterator[GaugeMetricFamily]:
         earliest = select(regulation, func.min(DeletionRequest.due_at)).where(status.not_in(FINAL)).group_by(regulation)
         due = session.execute(earliest).all()
     now = datetime.now(UTC)
-    for row in by_state:
-        counts.add_metric((row[0], row[1]), row[2])
-    for row in due:
-        nearest.add_metric((row[0],), (row[1] - now).total_seconds())
+    for state, rule, count in by_state:
+        counts.add_metric((state, rule), count)
+    for rule, due_at in due:
+        nearest.add_metric((rule,), (due_at - now).total_seconds())
     yield counts
     yield nearest

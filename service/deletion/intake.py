@@ -145,7 +145,9 @@ def _check_callback(url: str | None) -> None:
     except ValueError:
         fine = False
     if not fine or any(character.isspace() for character in url):
-        raise Invalid(f"callback_url must be an absolute {' or '.join(schemes)} URL without credentials", pointer="/callback_url")
+        raise Invalid(
+            f"callback_url must be an absolute {' or '.join(schemes)} URL without credentials", pointer="/callback_url"
+        )
 
 
 def _seal(body: CreateRequest, identifiers: list[dict[str, str]], request_id: str) -> tuple[bytes, bytes]:

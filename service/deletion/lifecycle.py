@@ -1,4 +1,4 @@
-"""What jobs do to requests: the half of a request's life that no caller drives. Always within the caller's transaction."""
+"""What jobs do to requests: the half of a request's life that no caller drives. Always in the job's transaction."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -49,7 +49,7 @@ class DeletionRequest(Base):
 
 
 class RequestTarget(Base):
-    """One model that a request asks to forget. `outcome`: published, no_records, already_deleted, or null while open."""
+    """A model that a request asks to forget. `outcome`: published, no_records, already_deleted, or null while open."""
 
     __tablename__ = "request_targets"
     __table_args__ = (

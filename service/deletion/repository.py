@@ -127,7 +127,7 @@ def filtered(
     model: str | None,
     due_before: datetime | None,
     external_id: str | None,
-) -> Select[tuple[DeletionRequest]]:
+) -> Select[Any]:
     """The list query; what is None does not filter."""
     query = select(DeletionRequest)
     if submitted_by is not None:

@@ -64,7 +64,7 @@ _BATCH_BODY: dict[str, Any] = {
     openapi_extra=takes(CreateRequest),
 )
 def create_request(
-    raw: Annotated[bytes, Depends(json_body)], principal: Submitter, idempotency_key: IdempotencyKey = None
+    principal: Submitter, raw: Annotated[bytes, Depends(json_body)], idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Accept a deletion request."""
     answer = service.create(parse(CreateRequest, raw), principal, parse_idempotency_key(idempotency_key))
@@ -77,8 +77,8 @@ def create_request(
 @router.post("/deletion-requests:batch", responses=body_problems(BadRequest), openapi_extra=_BATCH_BODY)
 def create_requests(
     request: Request,
-    raw: Annotated[bytes, Depends(body_of(JSON, *batch.NDJSON))],
     principal: Submitter,
+    raw: Annotated[bytes, Depends(body_of(JSON, *batch.NDJSON))],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Accept many requests: a result for each line, NDJSON for NDJSON and a JSON array for a JSON array."""
@@ -134,7 +134,9 @@ def approve_request(request_id: str, principal: Reviewer) -> Response:
     responses=body_problems(NotFound, Conflict),
     openapi_extra=takes(Reason, required=False),
 )
-def reject_request(request_id: str, raw: Annotated[bytes, Depends(optional_json_body)], principal: Reviewer) -> Response:
+def reject_request(
+    request_id: str, principal: Reviewer, raw: Annotated[bytes, Depends(optional_json_body)]
+) -> Response:
     """Refuse a request that has not been accepted yet."""
     return JSONResponse(service.reject(request_id, principal, _reason(raw)))
 
@@ -145,7 +147,9 @@ def reject_request(request_id: str, raw: Annotated[bytes, Depends(optional_json_
     responses=body_problems(NotFound, Conflict),
     openapi_extra=takes(Reason, required=False),
 )
-def extend_request(request_id: str, raw: Annotated[bytes, Depends(optional_json_body)], principal: Reviewer) -> Response:
+def extend_request(
+    request_id: str, principal: Reviewer, raw: Annotated[bytes, Depends(optional_json_body)]
+) -> Response:
     """Take the one extension of the deadline."""
     return JSONResponse(service.extend(request_id, principal, _reason(raw)))
 

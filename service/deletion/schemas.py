@@ -113,7 +113,7 @@ def days_left(due_at: datetime, now: datetime) -> int:
 def links_of(request_id: str) -> dict[str, str]:
     """Where to go on from a request."""
     link = f"/v1/deletion-requests/{request_id}"
-    return {"self": link, "report": f"{link}/report", "bundle": f"{link}/bundle"}
+    return {"self": link, "report": f"{link}/report", "bundle": f"{link}/report/bundle"}
 
 
 def target_view(target: RequestTarget) -> dict[str, Any]:

@@ -17,7 +17,15 @@ from service.deletion.models import DeletionRequest
 from service.deletion.regulations import REGULATIONS
 from service.deletion.schemas import CreateRequest, request_view
 from service.deletion.states import FINAL, STEPS
-from service.errors import Conflict, IdempotencyMismatch, NotFound, TooLate, Unavailable, UnknownIdentifier, UnknownModel
+from service.errors import (
+    Conflict,
+    IdempotencyMismatch,
+    NotFound,
+    TooLate,
+    Unavailable,
+    UnknownIdentifier,
+    UnknownModel,
+)
 from service.notify import outbox
 from service.registry.pages import Page, rows_of
 from service.registry.service import intake_models, model_ids
@@ -163,7 +171,7 @@ def cancel(request_id: str, principal: Principal) -> dict[str, Any]:
 
 
 def extend(request_id: str, principal: Principal, reason: str | None = None) -> dict[str, Any]:
-    """Take the one extension that the regulation allows. Raises TooLate after the due date, Conflict the second time."""
+    """Take the one extension of the regulation. Raises TooLate after the due date, Conflict the second time."""
     with transaction() as session:
         request, now = _visible(session, request_id, principal), clock(session)
         due_at = REGULATIONS[request.regulation].extended_due_at(request.received_at)
@@ -212,9 +220,7 @@ def _give_up(session: Session, request_id: str) -> None:
         outbox.put(session, outbox.WEBHOOK, request_id)
 
 
-def _done(
-    session: Session, request_id: str, kind: str, principal: Principal, data: dict[str, Any]
-) -> dict[str, Any]:
+def _done(session: Session, request_id: str, kind: str, principal: Principal, data: dict[str, Any]) -> dict[str, Any]:
     audit.record(session, kind, actor=principal.id, ref=request_id, data=data)
     session.expire_all()
     return _whole_view(session, _visible(session, request_id, principal))

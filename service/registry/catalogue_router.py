@@ -1,4 +1,4 @@
-"""GET /v1/methods and /v1/metrics: the catalogue, with JSON Schemas of parameters. (The catalogue itself knows no keys.)"""
+"""GET /v1/methods and /v1/metrics. They are here because the catalogue itself, a layer below, knows no keys."""
 
 from typing import Any
 

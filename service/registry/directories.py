@@ -14,7 +14,13 @@ _ENDINGS = {
     "causal-lm": ("ForCausalLM", "LMHeadModel"),
 }
 _HEADS = ("classifier.weight", "classifier.1.weight", "classifier.out_proj.weight", "score.weight")
-_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("tokenizer.model",), ("spiece.model",))
+_TOKENIZERS = (
+    ("tokenizer.json",),
+    ("vocab.json", "merges.txt"),
+    ("vocab.txt",),
+    ("tokenizer.model",),
+    ("spiece.model",),
+)
 _LONGEST_HEADER = 100 << 20
 
 RECORD = "training_record.json"
@@ -41,11 +47,15 @@ def check_model(path: Path, task: str) -> ModelFacts:
     _refuse_pickles(path)
     config = _read_json(path / "config.json")
     if "auto_map" in config:
-        raise BadModel(f"{path}/config.json: auto_map asks for code of its own; only architectures of transformers are served")
+        raise BadModel(
+            f"{path}/config.json: auto_map asks for code of its own; only architectures of transformers are served"
+        )
     _check_architecture(path, config, task)
     tensors = _tensors(path)
     num_labels = _check_head(path, config, tensors) if task != "causal-lm" else None
-    if task != "image-classification" and not any(all((path / name).is_file() for name in kind) for kind in _TOKENIZERS):
+    if task != "image-classification" and not any(
+        all((path / name).is_file() for name in kind) for kind in _TOKENIZERS
+    ):
         raise BadModel(f"{path}: no tokenizer; put tokenizer.json, or vocab.json and merges.txt, into it")
     record = _read_json(path / RECORD) if (path / RECORD).is_file() else None
     return ModelFacts(num_labels, str(config.get("model_type")), record)
@@ -72,7 +82,9 @@ def _starts_like_pickle(file: Path) -> bool:
     with file.open("rb") as stream:
         head = stream.read(4)
     # Protocol 2 and later of pickle, and the zip archives of torch.save.
-    return (len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5 and file.suffix != ".safetensors") or head == b"PK\x03\x04"
+    return (
+        len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5 and file.suffix != ".safetensors"
+    ) or head == b"PK\x03\x04"
 
 
 def _read_json(file: Path) -> dict[str, Any]:

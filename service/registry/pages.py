@@ -48,4 +48,6 @@ def _moment(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise Invalid("cursor is not one that this service gave out; start again without it", pointer="/cursor") from None
+        raise Invalid(
+            "cursor is not one that this service gave out; start again without it", pointer="/cursor"
+        ) from None

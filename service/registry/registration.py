@@ -116,7 +116,9 @@ def _check_provenance(name: str, path: Path, prepared: datasets.PreparedDataset)
         raise BadModel(f"{record}: lists {count} records that {name!r} was made to forget; train without them")
     missing = len(trained) - len(known_ids(prepared.path, column, trained))
     if missing:
-        raise BadDataset(f"{prepared.path}: lacks {missing} records that {record} lists; give the data it was trained on")
+        raise BadDataset(
+            f"{prepared.path}: lacks {missing} records that {record} lists; give the data it was trained on"
+        )
     return len(forgotten)
 
 
@@ -200,7 +202,9 @@ def _refuse_retired(session: Session, model: Model, digest: str, serving: Versio
     query = select(Version).where(Version.model_id == model.id, Version.digest == digest, Version.id != serving.id)
     for version in session.scalars(query):
         if version.destroy_by is not None:
-            raise Conflict(f"this directory is version {version.number} of {model.name!r}, which a deletion has retired")
+            raise Conflict(
+                f"this directory is version {version.number} of {model.name!r}, which a deletion has retired"
+            )
 
 
 def _serve(

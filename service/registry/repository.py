@@ -64,7 +64,9 @@ def next_number(session: Session, model_id: str) -> int:
 
 def move_pointer(session: Session, model_id: str, base_version_id: str | None, new_version_id: str) -> None:
     """Serve another version if the one expected is still served. Raises Conflict."""
-    same = Model.serving_version_id.is_(None) if base_version_id is None else Model.serving_version_id == base_version_id
+    same = (
+        Model.serving_version_id.is_(None) if base_version_id is None else Model.serving_version_id == base_version_id
+    )
     moved = session.execute(update(Model).where(Model.id == model_id, same).values(serving_version_id=new_version_id))
     if _count(moved) != 1:
         raise Conflict("the model serves another version by now; nothing was changed")
@@ -102,7 +104,10 @@ def is_path_in_use(session: Session, path: str, version_id: str) -> bool:
 def mark_destroyed(session: Session, table: type[Version] | type[Artefact], row_id: str, now: datetime) -> bool:
     """Note that the files are gone; False when another sweeper has noted it already."""
     values: dict[str, Any] = {"destroyed_at": now} | ({"state": "destroyed"} if table is Version else {})
-    return _count(session.execute(update(table).where(table.id == row_id, table.destroyed_at.is_(None)).values(**values))) == 1
+    return (
+        _count(session.execute(update(table).where(table.id == row_id, table.destroyed_at.is_(None)).values(**values)))
+        == 1
+    )
 
 
 def _count(result: Any) -> int:

@@ -29,7 +29,7 @@ def model_view(model: Model, dataset: Dataset, serving: Version | None) -> dict[
 
 
 def version_view(model: Model, version: Version, numbers: dict[str, int], *, whole: bool = False) -> dict[str, Any]:
-    """The version object; `whole` adds the manifest and the full verification. `numbers` maps version ids to numbers."""
+    """The version object; `whole` adds manifest and verification. `numbers` maps version ids to numbers."""
     verification = version.verification or {}
     link = f"/v1/models/{model.name}/versions/{version.number}"
     view: dict[str, Any] = {

@@ -83,7 +83,9 @@ class _IntakeCache:
 
 
 def _read_intake_models() -> dict[str, IntakeModel]:
-    query = select(Model.id, Model.name, Model.policy, Dataset.identifiers).join(Dataset, Dataset.id == Model.dataset_id)
+    query = select(Model.id, Model.name, Model.policy, Dataset.identifiers).join(
+        Dataset, Dataset.id == Model.dataset_id
+    )
     with reading() as session:
         rows = session.execute(query.order_by(Model.name)).all()
     return {
@@ -226,7 +228,7 @@ def mark_job_artefacts_destroyed(session: Session, job_id: str, now: datetime) -
 
 
 def sweep_destroyed(now: datetime) -> int:
-    """Destroy versions and artefacts whose date has come; answers how many. A crash in between is repaired by the next."""
+    """Destroy versions and artefacts whose date has come; answers how many. Safe to repeat after a crash."""
     with reading() as session:
         doomed: list[Version | Artefact] = [
             *repository.doomed_versions(session, now),

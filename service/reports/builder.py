@@ -22,11 +22,10 @@ from service.reports.schema import (
     SignaturePart,
     TargetPart,
 )
+from service.reports.verify import SIGNED
 
 LEAF_RULE = "SHA-256(0x00 || RFC 8785 JSON of id, kind, at, actor, ref, data)"
 CHAIN_RULE = "SHA-256(previous_chain_hash || leaf_hash), over raw bytes"
-BUNDLE_MEMBERS = ("report.json", "report.pdf", "events.json", "public_key.pem", "VERIFY.md")
-"""Files that the bundle's signature covers, in the order of the archive."""
 
 
 def build_report(
@@ -46,14 +45,12 @@ def build_report(
     return Report(
         generated_at=generated_at,
         generator=generator,
-        request=RequestPart(
-            id=request.id, pseudonym=request.pseudonym, regulation=request.regulation, outcome=outcome
-        ),
+        request=RequestPart(id=request.id, pseudonym=request.pseudonym, regulation=request.regulation, outcome=outcome),
         clock=_clock(request),
         targets=parts,
         plots=list(plots),
         log_proof=LogProofPart(leaf=LEAF_RULE, chain=CHAIN_RULE, events=list(events)),
-        signatures=[SignaturePart(key_id=signing_key_id, covers=list(BUNDLE_MEMBERS))],
+        signatures=[SignaturePart(key_id=signing_key_id, covers=list(SIGNED))],
         **top,
     )
 
@@ -95,7 +92,7 @@ def _target(facts: TargetFacts, job: JobEvidence) -> TargetPart:
         plan=PlanPart.model_validate(job.plan) if published and job.plan else None,
         attempts=attempts,
         verification=verification,
-        grade=(verification or {}).get("grade"),
+        grade=verification.grade if verification else None,
         publication=_publication(job) if published else None,
         limits=limits_of(facts, job),
         plots=list(job.plots) if published else [],
@@ -133,11 +130,11 @@ def _lineage(job: JobEvidence, published: AttemptFacts | None) -> LineagePart:
 
 
 def _attempt(attempt: AttemptFacts, published: AttemptFacts | None) -> AttemptPart:
-    told = attempt.verification or {}
+    told = attempt.verification
     return AttemptPart(
         **attempt.model_dump(exclude={"verification"}),
-        verdict=told.get("verdict"),
-        basis=told.get("basis"),
+        verdict=told.verdict if told else None,
+        basis=told.basis if told else None,
         verification=attempt.verification if attempt is not published else None,
     )
 

@@ -1,19 +1,13 @@
 """The evidence bundle: one zip that a third party verifies with nothing else, its bytes fixed by its content."""
 
-import io
 import json
-import zipfile
-from collections.abc import Mapping
 from importlib.resources import files
 
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from service.reports.builder import BUNDLE_MEMBERS
-from service.reports.schema import EVENTS_SCHEMA_ID
 from service.reports.signing import public_pem, sign_files
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)
+from service.reports.verify import EVENTS_SCHEMA, SIGNED, pack
 
 
 def build_bundle(report_json: bytes, report_pdf: bytes, key: Ed25519PrivateKey) -> bytes:
@@ -25,23 +19,11 @@ def build_bundle(report_json: bytes, report_pdf: bytes, key: Ed25519PrivateKey) 
         "public_key.pem": public_pem(key.public_key()),
         "VERIFY.md": files("service.reports").joinpath("verify_guide.txt").read_bytes(),
     }
-    signature = sign_files(key, {name: members[name] for name in BUNDLE_MEMBERS})
+    signature = sign_files(key, {name: members[name] for name in SIGNED})
     return pack({**members, "signature.json": rfc8785.dumps(signature) + b"\n"})
 
 
 def events_json(report_json: bytes) -> bytes:
     """The audit events of a report as a file of their own, in RFC 8785 form."""
     events = json.loads(report_json)["log_proof"]["events"]
-    return rfc8785.dumps({"schema": EVENTS_SCHEMA_ID, "events": events}) + b"\n"
-
-
-def pack(members: Mapping[str, bytes]) -> bytes:
-    """A zip without compression, dates or other traces of the machine: the same members give the same bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in members.items():
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.create_system = 3
-            entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, content)
-    return buffer.getvalue()
+    return rfc8785.dumps({"schema": EVENTS_SCHEMA, "events": events}) + b"\n"

@@ -1,8 +1,6 @@
 """The report as a document: titles, sentences, tables and figures in order.
 
-The HTML page and the PDF are two renderings of this one value, so that they say the same. A block is a small dictionary
-that both templates know, by `kind`: text, list, facts, table, figure. A cell is a string, or {"mono": digest}, or
-{"verdict": pass | fail | inconclusive | info}.
+The HTML page and the PDF are two renderings of this one value, so that they say the same.
 """
 
 from typing import Any
@@ -34,8 +32,12 @@ def document_of(report: Report) -> dict[str, Any]:
 
 def _headline(target: TargetPart) -> dict[str, Any]:
     """The strip on page one: model, what happened, verdict, grade, version."""
-    verdict = (target.verification or {}).get("verdict")
-    outcome = {"published": "new version published", "no_records": "no records found", "already_deleted": "dealt with earlier"}
+    verdict = target.verification.verdict if target.verification else None
+    outcome = {
+        "published": "new version published",
+        "no_records": "no records found",
+        "already_deleted": "dealt with earlier",
+    }
     return {
         "model": target.model,
         "outcome": outcome[target.outcome],

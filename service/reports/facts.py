@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import AwareDatetime, Field
 
 from service.reports.schema import ArtefactPart, DatasetPart, Outcome, Part, PlotPart, RetiredPart, VersionPart
+from service.verification.schema import Evaluation
 
 
 class RequestFacts(Part):
@@ -34,7 +35,7 @@ class TargetFacts(Part):
 
 
 class AttemptFacts(Part):
-    """One row of `attempts`: what ran, what it cost, what the gate said (`verification` is an Evaluation)."""
+    """One row of `attempts`: what ran, what it cost, what the gate said."""
 
     number: int
     method: str
@@ -47,9 +48,9 @@ class AttemptFacts(Part):
     fraction_of_retrain: float | None = None
     peak_memory_bytes: int | None = None
     digest: str | None = None
-    notes: list[str] = []
-    curve: list[dict[str, float | None]] = []
-    verification: dict[str, Any] | None = None
+    notes: list[str] = Field(default_factory=list)
+    curve: list[dict[str, float | None]] = Field(default_factory=list)
+    verification: Evaluation | None = None
     error: str | None = None
 
 
@@ -69,11 +70,11 @@ class JobEvidence(Part):
     policy: dict[str, Any]
     policy_digest: str
     plan: dict[str, Any] | None = None
-    attempts: list[AttemptFacts] = []
+    attempts: list[AttemptFacts] = Field(default_factory=list)
     published_at: AwareDatetime | None = None
     retired: RetiredPart | None = None
-    artefacts: list[ArtefactPart] = []
-    plots: list[PlotPart] = Field([], description="filled in by write_job_evidence")
+    artefacts: list[ArtefactPart] = Field(default_factory=list)
+    plots: list[PlotPart] = Field(default_factory=list, description="filled in by write_job_evidence")
 
     @property
     def published(self) -> AttemptFacts | None:

@@ -38,7 +38,9 @@ def _score_figures(job: JobEvidence, new: VersionPart, scores: Scores) -> Iterab
     retrained = [model.model for model in scores.models if model.model.startswith("retrained")]
     titles |= {name: f"Retrained without them {index}" for index, name in enumerate(retrained, 1)}
     sizes = f"n = {scores.n:,} forgotten and m = {scores.m:,} held-out records that no version was trained on"
-    versions = f"{_version('version', job.base_version)} and {_version('version', new)}; policy {job.policy_digest[:12]}"
+    versions = (
+        f"{_version('version', job.base_version)} and {_version('version', new)}; policy {job.policy_digest[:12]}"
+    )
     rug = " Each stroke below an axis is one forgotten record." if scores.n < plots.RUG_BELOW else ""
     caption = (
         f"Membership score ({scores.label}) of {sizes}; {versions}. The closer the two shapes after, the harder it is "
@@ -51,9 +53,7 @@ def _score_figures(job: JobEvidence, new: VersionPart, scores: Scores) -> Iterab
         f"Threshold attack on the same scores: {sizes}; {versions}. On the dotted line the attack guesses. "
         "In the shaded region fewer than three held-out records decide, which measures nothing."
     )
-    areas = ", ".join(
-        f"{titles[model.model]} {auc(model, scores.higher_is_member):.3f}" for model in scores.models
-    )
+    areas = ", ".join(f"{titles[model.model]} {auc(model, scores.higher_is_member):.3f}" for model in scores.models)
     alt = f"ROC curves of the membership attack on logarithmic axes. Areas under the curve: {areas}."
     yield _part(f"{job.job_id}/roc", "ROC of the membership attack", caption, alt, plots.roc_curves(scores, titles))
 

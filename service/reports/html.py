@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
-
 def render_html(document: dict[str, Any], figures: Mapping[str, bytes]) -> bytes:
     """Lay out `document` (service/reports/document.py); `figures` holds the SVG of each figure by name."""
     from markupsafe import Markup
@@ -49,6 +48,6 @@ def inline_svg(svg: str, prefix: str, alt: str) -> str:
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
     svg = svg.replace("url(#", f"url(#{prefix}-").replace(INK, "currentColor")
-    svg = re.sub(r'(<svg [^>]*?)\swidth="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg [^>]*?)\sheight="[^"]*"', r"\1", svg, count=1)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    opening, rest = svg.split(">", 1)
+    attributes = re.sub(r'\s(?:width|height)="[^"]*"', "", opening.removeprefix("<svg"))  # the page sets the size
+    return f'<svg role="img" aria-label="{escape(alt)}"{attributes}>{rest}'

@@ -4,10 +4,10 @@ Wording follows research/verification.md section 6: a test bounds what a named a
 no absence.
 """
 
-from typing import Any
-
 from service.reports.facts import JobEvidence, TargetFacts
+from service.verification.schema import Check, Evaluation
 
+CHANCE = 0.5
 FEW_RECORDS = 33
 """Below this no margin on the membership AUC is narrow enough to say anything (default policy)."""
 
@@ -16,12 +16,13 @@ def limits_of(target: TargetFacts, job: JobEvidence) -> list[str]:
     """The limits of one target's evidence, the weightiest first."""
     if target.outcome != "published" or job.published is None:
         return [*_unpublished(target), *_always(job)]
-    evaluation = job.published.verification or {}
-    checks = {str(check.get("id")): check for check in evaluation.get("checks", [])}
+    evaluation = job.published.verification
+    if evaluation is None:
+        return _always(job)
     return [
-        *_basis(job, evaluation),
-        *_sizes(job, checks.get("membership_auc")),
-        *_positive_control(checks.get("membership_auc_original"), evaluation),
+        *_basis(evaluation),
+        *_sizes(job, evaluation.check("membership_auc")),
+        *_positive_control(evaluation.check("positive_control")),
         *_people(target, job),
         "This release plants no canaries and trains no reference models: nothing here is calibrated record by record "
         "against models that never saw the record, and an average over records can hide a single one.",
@@ -32,8 +33,8 @@ def limits_of(target: TargetFacts, job: JobEvidence) -> list[str]:
     ]
 
 
-def _basis(job: JobEvidence, evaluation: dict[str, Any]) -> list[str]:
-    if evaluation.get("basis") == "procedure":
+def _basis(evaluation: Evaluation) -> list[str]:
+    if evaluation.basis == "procedure":
         return [
             "The verdict rests on procedure: the training record of the new version lists what went into it, and the "
             "digests of data, recipe, code and weights agree with it. Weights alone cannot show which data made them; "
@@ -46,20 +47,20 @@ def _basis(job: JobEvidence, evaluation: dict[str, Any]) -> list[str]:
     ]
 
 
-def _sizes(job: JobEvidence, check: dict[str, Any] | None) -> list[str]:
-    if check is None or check.get("estimate") is None:
+def _sizes(job: JobEvidence, check: Check | None) -> list[str]:
+    if check is None or check.estimate is None:
         return [
             f"Not testable at this size or without held-out records: the membership attack gave no number for the "
             f"{count(job.records, 'forgotten record')}, so residual influence on them was not measured."
         ]
-    n, m, smallest = check.get("n"), check.get("m"), check.get("smallest_detectable")
-    told = f"The membership attack compared {count(n or 0, 'forgotten record')} with {count(m or 0, 'held-out record')}"
+    n, m, smallest = check.n or 0, check.m or 0, check.smallest_detectable
+    told = f"The membership attack compared {count(n, 'forgotten record')} with {count(m, 'held-out record')}"
     lines = [
         f"{told}. An AUC that differs from one half by less than about {smallest:.2f} would have been missed."
-        if isinstance(smallest, int | float)
+        if smallest is not None
         else f"{told}; smaller effects than its interval shows would have been missed."
     ]
-    if isinstance(n, int) and n < FEW_RECORDS:
+    if n < FEW_RECORDS:
         lines.append(
             f"{count(n, 'record')} are too few for a population test: only a near-complete failure would have been "
             "noticed, moderate residual influence would not."
@@ -67,14 +68,14 @@ def _sizes(job: JobEvidence, check: dict[str, Any] | None) -> list[str]:
     return lines
 
 
-def _positive_control(control: dict[str, Any] | None, evaluation: dict[str, Any]) -> list[str]:
-    interval = (control or {}).get("ci95")
-    if control is None or not interval:
+def _positive_control(control: Check | None) -> list[str]:
+    """Whether the same attack finds the records in the old version: without that, finding nothing says little."""
+    if control is None or control.ci95 is None:
         return [
-            "Whether the attack found these records in the old version at all is not established; where it found "
+            "Whether the attack finds these records in the old version at all was not measured; where it found "
             "nothing before, finding nothing after says little."
         ]
-    if interval[0] is not None and interval[0] <= 0.5:
+    if control.ci95[0] <= CHANCE <= control.ci95[1]:
         return [
             "Nothing was detectable before or after: the same attack did not clearly find these records in the old "
             "version either, so that its result on the new one says little about them."
@@ -134,5 +135,5 @@ def _always(job: JobEvidence) -> list[str]:
 
 
 def count(number: int, singular: str, plural: str | None = None) -> str:
-    """"1 record", "1,200 records"."""
+    """ "1 record", "1,200 records"."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

@@ -65,10 +65,8 @@ def _figure(width: float, height: float) -> "Figure":
 
 def _svg(figure: "Figure") -> bytes:
     """The figure as one <svg> element, without prologue, date or maker."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
     buffer = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue().decode()
     return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL).encode()
 
@@ -125,7 +123,9 @@ def roc_curves(scores: Scores, titles: Mapping[str, str]) -> bytes:
         axes = figure.subplots()
         floor = min(0.5 / scores.m, 0.5 / scores.n, 1e-2)
         limit = 3 / scores.m
-        axes.axvspan(floor, limit, color=QUIET, alpha=0.18, linewidth=0, label=f"not measurable (below 3/m = {limit:.2g})")
+        axes.axvspan(
+            floor, limit, color=QUIET, alpha=0.18, linewidth=0, label=f"not measurable (below 3/m = {limit:.2g})"
+        )
         axes.plot([floor, 1], [floor, 1], color=QUIET, linewidth=1, linestyle=":", label="guessing")
         for model in scores.models:
             colour, line = _MODEL_STYLE[model.model.split("-")[0]]
@@ -164,7 +164,9 @@ def unlearning_curve(curve: Sequence[Mapping[str, float | None]], method: str) -
             points = [(point["step"], point[name]) for point in curve if point.get(name) is not None]
             steps, losses = zip(*points, strict=True)
             marker = "o" if len(points) <= 25 else None
-            axes.plot(steps, losses, color=colour, linestyle=line, linewidth=1.6, marker=marker, markersize=3, label=label)
+            axes.plot(
+                steps, losses, color=colour, linestyle=line, linewidth=1.6, marker=marker, markersize=3, label=label
+            )
         axes.set_title(f"Losses during {method}")
         axes.set_xlabel("optimiser step")
         axes.set_ylabel("mean loss (nats)")

@@ -16,7 +16,9 @@ router = APIRouter(tags=["reports"])
 _REPORT = "/v1/deletion-requests/{request_id}/report"
 _READERS = ("reviewer", "auditor")
 _PROBLEMS = problems(NotFound, ReportNotReady)
-_HTML_ONLY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_HTML_ONLY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 """The page loads and runs nothing, and says so to the browser."""
 
 RequestId = Annotated[str, Path(max_length=40)]

@@ -5,17 +5,15 @@ it names a person: the subject appears as a keyed pseudonym. A request about one
 the top level, where simple readers look for them; a request about several models has them under `targets` alone.
 """
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_ID = "lethe/report/1"
-EVENTS_SCHEMA_ID = "lethe/events/1"
+from service.verification.schema import Evaluation, Verdict
+
+SCHEMA_ID: Final = "lethe/report/1"
 
 Outcome = Literal["published", "no_records", "already_deleted"]
-Verdict = Literal["pass", "fail", "inconclusive"]
-Evaluation = dict[str, Any]
-"""An object of schema "lethe/evaluation/1" (service/verification/schema.py), as `lethe evaluate --json` prints it."""
 
 
 class Part(BaseModel):
@@ -28,7 +26,9 @@ class RequestPart(Part):
     """What was asked, without identifiers."""
 
     id: str
-    pseudonym: str = Field(description="HMAC-SHA256 of the subject's identifier under a key that stays with the service")
+    pseudonym: str = Field(
+        description="HMAC-SHA256 of the subject's identifier under a key that stays with the service"
+    )
     regulation: str
     outcome: Outcome = Field(description="published when any target was published")
 
@@ -128,7 +128,9 @@ class AttemptPart(Part):
     error: str | None
     notes: list[str]
     curve: list[dict[str, float | None]]
-    verification: Evaluation | None = Field(description="of attempts that were not published; the published one's is the target's")
+    verification: Evaluation | None = Field(
+        description="of attempts that were not published; the published one's is the target's"
+    )
 
 
 class RetiredPart(Part):

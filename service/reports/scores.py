@@ -84,7 +84,7 @@ def _read(path: Path) -> Any:
 def _values(table: Any, column: str) -> "NDArray[np.float64]":
     import numpy as np
 
-    values = table[column].to_numpy().astype(np.float64)
+    values: NDArray[np.float64] = table[column].to_numpy().astype(np.float64)
     return values[np.isfinite(values)]
 
 

@@ -45,7 +45,7 @@ def _job_directory(job_id: str) -> Path:
     return get_settings().home / "reports" / "jobs" / job_id
 
 
-def _figure_path(request_id: str, name: str) -> Path:
+def _figure_path(name: str, request_id: str = "") -> Path:
     """Figures of a job are named "<job id>/<figure>" and shared by the reports of all its requests."""
     job_id, _, figure = name.rpartition("/")
     folder = _job_directory(job_id) if job_id else report_directory(request_id)
@@ -64,7 +64,7 @@ def write_job_evidence(evidence: JobEvidence, scores: ScoreFiles | None = None) 
     (folder / "plots").mkdir(parents=True, exist_ok=True)
     drawn = draw_job(evidence, scores)
     for part, svg in drawn:
-        write_atomic(_figure_path("", part.name), svg)
+        write_atomic(_figure_path(part.name), svg)
     complete = evidence.model_copy(update={"plots": [part for part, _ in drawn]})
     write_atomic(folder / "evidence.json", complete.model_dump_json(indent=2).encode() + b"\n")
     return folder
@@ -89,10 +89,8 @@ def sealed_events(session: Session, refs: Iterable[str]) -> list[dict[str, Any]]
     events.sort(key=lambda event: event["sequence"])
     before = [event["sequence"] - 1 for event in events]
     query = select(AuditEvent.sequence, AuditEvent.chain_hash).where(AuditEvent.sequence.in_(before))
-    hashes: dict[int | None, str | None] = {sequence: chained for sequence, chained in session.execute(query)}
-    return [
-        {**event, "previous_chain_hash": hashes.get(event["sequence"] - 1, audit.EMPTY_CHAIN)} for event in events
-    ]
+    hashes: dict[int | None, str | None] = {row.sequence: row.chain_hash for row in session.execute(query)}
+    return [{**event, "previous_chain_hash": hashes.get(event["sequence"] - 1, audit.EMPTY_CHAIN)} for event in events]
 
 
 def write_request_report(
@@ -115,7 +113,7 @@ def write_request_report(
     pairs = list(zip(targets, jobs, strict=True))
     drawn = draw_request(request, [job for target, job in pairs if target.outcome == "published"])
     for part, svg in drawn:
-        write_atomic(_figure_path(request.id, part.name), svg)
+        write_atomic(_figure_path(part.name, request.id), svg)
     report = build_report(
         request=request,
         targets=pairs,
@@ -183,7 +181,7 @@ def _bundle(request_id: str, content: bytes) -> bytes:
 def _figures(request_id: str, report: Report) -> dict[str, bytes]:
     figures = {}
     for part in [*report.plots, *(plot for target in report.targets for plot in target.plots)]:
-        svg = _figure_path(request_id, part.name).read_bytes()
+        svg = _figure_path(part.name, request_id).read_bytes()
         if sha256(svg).hexdigest() != part.sha256:
             raise Unavailable(f"figure {part.name} of request {request_id} has changed since the report was written")
         figures[part.name] = svg

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -78,15 +78,23 @@ def _unpack(bundle: bytes) -> dict[str, bytes]:
             if names != list(MEMBERS):
                 raise _Broken(f"the archive must hold {', '.join(MEMBERS)} in this order")
             members = {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
+    except (
+        zipfile.BadZipFile,
+        ValueError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        UnicodeError,
+    ) as error:
         raise _Broken(f"the archive cannot be read: {error}") from error
-    if _pack(members) != bundle:
+    if pack(members) != bundle:
         raise _Broken("the archive holds bytes beside its files; it is not as the service packs it")
     return members
 
 
-def _pack(members: Mapping[str, bytes]) -> bytes:
-    """The archive as service/reports/bundle.py writes it: stored, dated 1980, mode 0644."""
+def pack(members: Mapping[str, bytes]) -> bytes:
+    """A zip without compression, dates or traces of the machine: the same members give the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in members.items():
@@ -107,9 +115,7 @@ def _load(members: Mapping[str, bytes], name: str) -> dict[str, Any]:
     return value
 
 
-def _signature(
-    members: Mapping[str, bytes], trusted_key: Ed25519PublicKey | None, findings: list[Finding]
-) -> str:
+def _signature(members: Mapping[str, bytes], trusted_key: Ed25519PublicKey | None, findings: list[Finding]) -> str:
     """Signature and digests; answers the id of the key."""
     signature = _load(members, "signature.json")
     well_formed = signature.get("schema") == SIGNATURE_SCHEMA and signature.get("algorithm") == "ed25519"
@@ -124,10 +130,14 @@ def _signature(
         key.verify(bytes.fromhex(str(signature.get("signature"))), rfc8785.dumps(digests))
         findings.append(Finding("signature", True, f"valid under key {identity}"))
     except (InvalidSignature, ValueError):
-        findings.append(Finding("signature", False, f"the signature does not fit the list of digests under key {identity}"))
+        findings.append(
+            Finding("signature", False, f"the signature does not fit the list of digests under key {identity}")
+        )
     for name in SIGNED:
         matches = hashlib.sha256(members[name]).hexdigest() == digests[name]
-        findings.append(Finding("digest", matches, f"{name} {'is as signed' if matches else 'was changed after signing'}"))
+        findings.append(
+            Finding("digest", matches, f"{name} {'is as signed' if matches else 'was changed after signing'}")
+        )
     return identity
 
 
@@ -151,7 +161,9 @@ def _same_key(identity: str, enclosed: str, named: Any, trusted: bool) -> Findin
         return Finding("key", False, f"the bundle carries key {enclosed}, not the trusted key {identity}")
     if named != identity:
         return Finding("key", False, "signature.json names another key than the one in public_key.pem")
-    return Finding("key", True, "the trusted key" if trusted else "the key in the bundle; compare it with one that you trust")
+    return Finding(
+        "key", True, "the trusted key" if trusted else "the key in the bundle; compare it with one that you trust"
+    )
 
 
 def _report(report: dict[str, Any], members: Mapping[str, bytes], key_id: str, findings: list[Finding]) -> None:
@@ -202,7 +214,10 @@ def verify_events(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if last is not None and event["sequence"] <= last["sequence"]:
             yield f"{name}: its sequence {event['sequence']} is not above {last['sequence']}"
         before = last["chain_hash"] if last is not None else EMPTY_CHAIN
-        if event["sequence"] == (last["sequence"] if last is not None else 0) + 1 and event["previous_chain_hash"] != before:
+        if (
+            event["sequence"] == (last["sequence"] if last is not None else 0) + 1
+            and event["previous_chain_hash"] != before
+        ):
             yield f"{name}: it does not continue the event before it"
         last = event
 
@@ -218,17 +233,89 @@ def chain_hash(previous: str, leaf: str) -> str:
     return hashlib.sha256(bytes.fromhex(previous) + bytes.fromhex(leaf)).hexdigest()
 
 
-def verify_chain(events: Iterable[Mapping[str, Any]], previous: str = EMPTY_CHAIN, size: int = 0) -> tuple[int, str, list[str]]:
-    """Check consecutive events of the whole log; answers its size, its chain hash, and a line for each fault."""
-    wrong = []
-    for event in events:
-        size += 1
-        if event["sequence"] != size:
-            wrong.append(f"event {event['id']}: sequence {event['sequence']} where {size} should be")
-            size = int(event["sequence"])
-        if leaf_hash(event) != event["leaf_hash"]:
-            wrong.append(f"event {event['id']}: its content does not match its leaf hash")
-        if chain_hash(previous, event["leaf_hash"]) != event["chain_hash"]:
-            wrong.append(f"event {event['id']}: its chain hash does not follow from the event before it")
-        previous = event["chain_hash"]
-    return size, previous, wrong
+def _targets(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Targets with a published version."""
+    yield from (target for target in report["targets"] if target["publication"] is not None)
+
+
+def _against_log(report: dict[str, Any]) -> Iterator[str]:
+    for target in _targets(report):
+        events = [event for event in report["log_proof"]["events"] if event["ref"] == target["job_id"]]
+        yield from (f"{target['model']}: {line}" for line in _job_against_log(target, events))
+
+
+def _job_against_log(target: dict[str, Any], events: list[dict[str, Any]]) -> Iterator[str]:
+    """The policy was logged before the first attempt; each attempt and its verdict are in the log as reported."""
+    proposed = {event["data"]["number"]: event for event in events if event["kind"] == "attempt.proposed"}
+    judged = {event["data"]["number"]: event["data"] for event in events if event["kind"] == "attempt.judged"}
+    planned = [event for event in events if event["kind"] == "job.planned"]
+    first = min((event["sequence"] for event in proposed.values()), default=None)
+    policy = target["policy"]["digest"]
+    if first is None or not any(event["sequence"] < first and event["data"]["policy"] == policy for event in planned):
+        yield f"the log does not show that the policy {policy} was fixed before the first attempt"
+    for attempt in target["attempts"]:
+        if attempt["verdict"] is None:
+            continue
+        name, number = f"attempt {attempt['number']}", attempt["number"]
+        if number not in proposed or proposed[number]["data"]["digest"] != attempt["digest"]:
+            yield f"{name}: the log does not hold a candidate with its digest"
+        if number not in judged or judged[number]["verdict"] != attempt["verdict"]:
+            yield f"{name}: the log does not hold its verdict {attempt['verdict']}"
+
+
+def _versions(report: dict[str, Any]) -> Iterator[str]:
+    published = [event["data"] for event in report["log_proof"]["events"] if event["kind"] == "version.published"]
+    for target in _targets(report):
+        name, new, base = target["model"], target["lineage"]["new_version"], target["lineage"]["base_version"]
+        passed = [attempt["digest"] for attempt in target["attempts"] if attempt["state"] == "passed"]
+        if target["publication"]["version"] != new:
+            yield f"{name}: the published version is not the new version of the lineage"
+        if passed != [new["digest"]]:
+            yield f"{name}: the new version's digest is not that of the attempt that passed"
+        if base is not None and base["digest"] == new["digest"]:
+            yield f"{name}: the new version is the old one"
+        logged = [(data["number"], data["digest"]) for data in published if data["job"] == target["job_id"]]
+        if logged != [(new["number"], new["digest"])]:
+            yield f"{name}: the log does not hold the publication of version {new['number']} with its digest"
+
+
+def _policy(report: dict[str, Any]) -> Iterator[str]:
+    from service.verification.policy import policy_digest
+
+    for target in _targets(report):
+        policy = target["policy"]
+        if policy_digest(policy["document"]) != policy["digest"]:
+            yield f"{target['model']}: the policy's digest is not that of the policy in the report"
+
+
+def _verdicts(report: dict[str, Any]) -> Iterator[str]:
+    """Every verdict again, from the numbers and the policy; and the parts that a report on one model repeats."""
+    for target in _targets(report):
+        stated = [(attempt["verification"], f"attempt {attempt['number']}: ") for attempt in target["attempts"]]
+        for evaluation, which in [(target["verification"], ""), *stated]:
+            if evaluation is not None:
+                yield from (f"{target['model']}: {which}{line}" for line in _judge_again(evaluation, target["policy"]))
+        if (target["verification"]["verdict"], target["verification"]["grade"]) != ("pass", target["grade"]):
+            yield f"{target['model']}: a version was published with another verdict than pass, or the grades differ"
+    if len(report["targets"]) == 1:
+        shared = report.keys() & report["targets"][0].keys() - {"plots"}
+        yield from (
+            f"the report's {name} is not that of its only target"
+            for name in sorted(shared)
+            if report[name] != report["targets"][0][name]
+        )
+
+
+def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator[str]:
+    from service.verification.policy import Policy, margin_for
+    from service.verification.schema import Evaluation
+    from service.verification.verdict import MEMBERSHIP, disagreements
+
+    read = Evaluation.model_validate(evaluation)
+    fixed = Policy.model_validate(policy["document"]).verification
+    yield from disagreements(read, fixed)
+    if read.policy_digest != policy["digest"]:
+        yield "the evaluation was made under another policy"
+    check = read.check(MEMBERSHIP)
+    if check is not None and check.margin != margin_for(fixed.auc_margin, check.n or 0):
+        yield f"the margin {check.margin} is not the one of the policy for {check.n} records"

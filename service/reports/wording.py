@@ -4,20 +4,18 @@ Allowed and forbidden phrases: research/verification.md section 6.
 """
 
 from datetime import UTC, datetime
-from typing import Any
 
-from service.reports.limits import count
 from service.reports.schema import Report, TargetPart
+from service.verification.schema import Check, Evaluation, Interval
 
 GRADES = {
     "A": "exact method, judged by procedure",
-    "B": "approximate method, judged by measurement at the narrowest margin",
-    "C": "approximate method, judged by measurement at a coarse margin or on few records",
+    "C": "approximate method, judged by measurement without companion canaries",
 }
 EXACT_PHRASES = {"retrain": "retrained from scratch without the listed records (exact, by procedure)"}
 
 
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
 def moment(value: datetime | None) -> str:
@@ -28,27 +26,18 @@ def moment(value: datetime | None) -> str:
     return f"{value.day} {_MONTHS[value.month - 1]} {value.year}, {value:%H:%M} UTC"
 
 
-def number(value: Any, digits: int = 3) -> str:
+def number(value: float | None, digits: int = 3) -> str:
     """A figure for a table; a dash for none."""
-    if value is None or isinstance(value, bool):
+    if value is None:
         return "–"
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.{digits}f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.2e}"
-    return str(value)
+    return f"{value:.{digits}f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.2e}"
 
 
-def interval(bounds: Any) -> str:
-    """"0.470 to 0.570"; a dash where there is none."""
-    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
-        return "–"
-    low, high = bounds
-    if low is None and high is None:
-        return "–"
-    if high is None:
-        return f"above {number(low)}"
-    return f"below {number(high)}" if low is None else f"{number(low)} to {number(high)}"
+def interval(bounds: Interval | None) -> str:
+    """ "0.470 to 0.570"; a dash where there is none."""
+    return f"{number(bounds[0])} to {number(bounds[1])}" if bounds else "–"
 
 
 def seconds(value: float | None) -> str:
@@ -108,45 +97,51 @@ def _finding(target: TargetPart) -> list[str]:
     if target.publication is None or target.verification is None:
         return [f"{target.model}: nothing was unlearned, so there was nothing to measure."]
     evaluation, version = target.verification, target.publication.version.number
-    verdict, grade = evaluation.get("verdict"), target.grade
-    head = f"{target.model}: verdict {verdict}" + (f", grade {grade} ({GRADES.get(grade, 'see policy')})" if grade else "")
+    verdict, grade = evaluation.verdict, target.grade
+    head = f"{target.model}: verdict {verdict}" + (
+        f", grade {grade} ({GRADES.get(grade, 'see policy')})" if grade else ""
+    )
     method = published_method(target)
-    if evaluation.get("basis") == "procedure":
-        phrase = EXACT_PHRASES.get(method, f"made by the exact method {method} without the listed records (by procedure)")
-        return [f"{head}.", f"Version {version} was {phrase}.", *_diagnostics(evaluation)]
-    return [f"{head}.", f"The approximate procedure {method} was run from version "
-            f"{target.lineage.base_version.number if target.lineage.base_version else '?'}.", *_measured(evaluation)]
-
-
-def _measured(evaluation: dict[str, Any]) -> list[str]:
-    lines = []
-    for check in evaluation.get("checks", []):
-        if check.get("role") != "gate" or check.get("estimate") is None:
-            continue
-        level = round(100 * (1 - 2 * check["alpha"]), 1) if check.get("alpha") else None
-        bounds = f", {level:g} % interval {interval(check.get('ci'))}" if level else ""
-        size = f"; n = {number(check.get('n'))}" + (f", m = {number(check['m'])}" if check.get("m") else "")
-        margin = f", margin {number(check.get('margin'))}" if check.get("margin") is not None else ""
-        lines.append(
-            f"{check_name(check)}: {number(check['estimate'])}{bounds}{margin}{size}: {check.get('verdict')}."
+    if evaluation.basis == "procedure":
+        phrase = EXACT_PHRASES.get(
+            method, f"made by the exact method {method} without the listed records (by procedure)"
         )
-        smallest = check.get("smallest_detectable")
-        if check.get("id") == "membership_auc" and isinstance(smallest, int | float):
+        return [f"{head}.", f"Version {version} was {phrase}.", *_diagnostics(evaluation)]
+    return [
+        f"{head}.",
+        f"The approximate procedure {method} was run from version "
+        f"{target.lineage.base_version.number if target.lineage.base_version else '?'}.",
+        *_measured(evaluation),
+    ]
+
+
+def _measured(evaluation: Evaluation) -> list[str]:
+    """One line for each check that decided, with its interval, margin and sizes."""
+    lines = []
+    for check in evaluation.checks:
+        if check.role != "gate" or check.estimate is None:
+            continue
+        level = f"{100 * (1 - 2 * check.alpha):g} % " if check.alpha else ""
+        bounds = f", {level}interval {interval(check.ci)}" if check.ci else ""
+        margin = f", margin {number(check.margin)}" if check.margin is not None else ""
+        sizes = f"; n = {number(check.n)}" + (f", m = {number(check.m)}" if check.m else "")
+        lines.append(f"{check_name(check)}: {number(check.estimate)}{bounds}{margin}{sizes}: {check.verdict}.")
+        if check.id == "membership_auc" and check.smallest_detectable is not None:
             lines.append(
-                f"With this attack on these records, an AUC further than {number(smallest)} from one half would "
-                "probably have been noticed; none was found."
+                f"With this attack on these records, an AUC further than {number(check.smallest_detectable)} from one "
+                "half would have been noticed with a chance of 80 %; none was found."
             )
     return lines
 
 
-def _diagnostics(evaluation: dict[str, Any]) -> list[str]:
-    for check in evaluation.get("checks", []):
-        if check.get("id") == "membership_auc" and check.get("estimate") is not None:
-            return [
-                f"As a diagnostic, the membership attack reached an AUC of {number(check['estimate'])} on it "
-                f"(95 % interval {interval(check.get('ci95'))}; one half is guessing)."
-            ]
-    return ["The membership attack gave no number at this size."]
+def _diagnostics(evaluation: Evaluation) -> list[str]:
+    check = evaluation.check("membership_auc")
+    if check is None or check.estimate is None:
+        return ["The membership attack gave no number at this size."]
+    return [
+        f"As a diagnostic, the membership attack reached an AUC of {number(check.estimate)} on it "
+        f"(95 % interval {interval(check.ci95)}; one half is guessing)."
+    ]
 
 
 def not_seen(report: Report) -> list[str]:
@@ -163,17 +158,15 @@ def published_method(target: TargetPart) -> str:
 
 _CHECK_NAMES = {
     "membership_auc": "Membership attack (AUC)",
-    "membership_auc_original": "The same attack on the old version (AUC)",
-    "blind_baseline": "Model-free classifier (AUC)",
+    "positive_control": "The same attack on the old version (AUC)",
+    "blind_baseline": "Classifier without the model (AUC)",
     "utility": "Utility on held-out records",
-    "utility_accuracy": "Accuracy on held-out records",
-    "utility_perplexity": "Perplexity on held-out records",
     "provenance": "Training record",
     "sanity": "Loads, finite outputs",
+    "distinct": "Differs from the old version",
 }
 
 
-def check_name(check: dict[str, Any]) -> str:
+def check_name(check: Check) -> str:
     """The name of a check for people."""
-    name = str(check.get("id"))
-    return _CHECK_NAMES.get(name, name.replace("_", " ").capitalize())
+    return _CHECK_NAMES.get(check.id, check.id.replace("_", " ").capitalize())

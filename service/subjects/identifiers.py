@@ -78,7 +78,9 @@ def normalise(kind: str, value: str, form: str = "raw", *, known: Collection[str
     """
     if kind not in TYPES and kind not in known:
         named = f" {kind!r}" if is_type_name(kind) else ""
-        raise UnknownIdentifier(f"unknown identifier type{named}; known types are {', '.join(sorted({*TYPES, *known}))}")
+        raise UnknownIdentifier(
+            f"unknown identifier type{named}; known types are {', '.join(sorted({*TYPES, *known}))}"
+        )
     if form not in FORMATS:
         raise Invalid(f"the format of an identifier is one of {', '.join(FORMATS)}")
     if len(value) > LONGEST:

@@ -32,9 +32,7 @@ def test_twenty_requests_end_in_one_or_two_jobs_and_are_read_back(world: World, 
         assert target["verdict"] == "pass"
         report = world.get(f"/v1/deletion-requests/{request['id']}/report.json")
         reported = report["targets"][0]["lineage"]["new_version"]
-        published = next(
-            version for version in world.versions("digits") if version["number"] == target["new_version"]
-        )
+        published = next(version for version in world.versions("digits") if version["number"] == target["new_version"])
         assert reported["digest"] == published["digest"]
         theirs = {rid for rid, sid in zip(ids["record_id"], ids["subject_id"], strict=True) if sid == person}
         assert theirs

@@ -47,9 +47,7 @@ def _registered(world: World, digits: Assets) -> None:
 
 
 def _sleepers(world: World) -> int:
-    query = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
-    )
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
     return int(world.sql(query)[0][0])
 
 
@@ -116,10 +114,7 @@ def test_duplicated_deliveries_change_nothing(world: World) -> None:
     assert world.wait(request["id"])["targets"][0]["outcome"] == "published"
     assert len(world.versions("digits")) == before + 1
     audit = world.get("/v1/audit/events?limit=1000")["items"]
-    assert (
-        sum(event["kind"] == "version.published" and event["data"].get("job") == job_id for event in audit)
-        == 1
-    )
+    assert sum(event["kind"] == "version.published" and event["data"].get("job") == job_id for event in audit) == 1
 
 
 def _job_completed(world: World, job_id: str) -> None:

@@ -80,9 +80,7 @@ def write_digits(folder: Path, people: int = 120, rows: int = 10, noise: float =
             {
                 "record_id": [f"{prefix}{index:04d}" for index in indices],
                 "subject_id": [f"{prefix}person-{position // rows:03d}" for position in range(len(indices))],
-                "email": [
-                    f"{prefix}person-{position // rows:03d}@example.org" for position in range(len(indices))
-                ],
+                "email": [f"{prefix}person-{position // rows:03d}@example.org" for position in range(len(indices))],
                 "image": images,
                 "label": [int(labels[index]) for index in indices],
             }
@@ -147,9 +145,7 @@ class World:
         assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text}"
         return answer.json()
 
-    def wait(
-        self, request_id: str, seconds: float = 120, until: tuple[str, ...] = ("completed",)
-    ) -> dict[str, Any]:
+    def wait(self, request_id: str, seconds: float = 120, until: tuple[str, ...] = ("completed",)) -> dict[str, Any]:
         """Poll the request until it reaches one of the statuses; anything else that is final is an error."""
         return self.poll(
             lambda: self._settled(self.get(f"/v1/deletion-requests/{request_id}"), until), seconds, request_id
@@ -185,9 +181,7 @@ class World:
 
     def versions(self, model: str) -> list[dict[str, Any]]:
         """All versions of a model, oldest first."""
-        return sorted(
-            self.get(f"/v1/models/{model}/versions")["items"], key=lambda version: version["number"]
-        )
+        return sorted(self.get(f"/v1/models/{model}/versions")["items"], key=lambda version: version["number"])
 
     def kill_workers(self) -> int:
         """kill -9 of every worker process with all its children; returns how many groups were killed."""
@@ -199,8 +193,7 @@ class World:
     def tail(self) -> str:
         """The ends of all logs, for a failing assertion."""
         return "\n".join(
-            f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}"
-            for path in self.stack.logs.iterdir()
+            f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in self.stack.logs.iterdir()
         )
 
 

@@ -4,43 +4,14 @@ Every customer has a phone number, a street address and an order number drawn at
 answer with them only if it has memorised the conversation. Nobody in here exists.
 """
 
+import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 RECORDS_EACH = (8, 10)
-
-_FIRST = (
-    "Ada Aldo Alma Anke Arno Asta Bela Berta Bodo Carla Cato Clio Dario Della Dora Edda Egon Elsa Emil Enno Fanny Fedor "
-    "Flora Frida Gerda Gesa Gitta Gustl Hanno Hedda Heike Hilda Ida Igor Ilka Imke Ines Isolde Ivo Jana Jasper Jette "
-    "Johan Jonna Kai Karla Klara Knut Lea Leif Lena Lilo Lorin Lotte Ludo Magda Malte Mara Marek Merle Mika Milan Mona "
-    "Nadja Nele Nico Nils Nora Olga Ole Oskar Otto Paula Pelle Petra Pia Quirin Rabea Rasmus Rena Rolf Romy Ruben Runa "
-    "Sanna Silas Simo Sofie Sven Svea Tamme Tara Tilda Timo Tove Udo Ulla Ursel Vera Veit Viola Wanda Wiebke Xaver Yara "
-    "Yannik Zita"
-).split()
-_LAST = (
-    "Abeln Ackers Ahrens Altmar Amsink Arendal Baarsen Bellwig Bergholt Birkson Bornemar Brandis Brekker Carstorp Castell "
-    "Dahlmer Deichsel Dornick Drewin Eckhold Ellberg Engstrom Esklund Fabrin Falkner Fennhus Fjellner Foldager Garstad "
-    "Gehrts Gildemor Grauvik Grimmel Haldorf Harmsen Heltorp Hollmar Hovdal Ihlen Immendal Isgaard Jansholt Jelling Jorden "
-    "Kallmar Karlund Kerkhof Klausvik Kolding Kranich Lammers Langfeld Lindvig Lorentz Lundmar Maibach Marwede Mellen "
-    "Mohrsen Nagelund Nebel Nielsund Nordlo Oberlin Ohlsen Ostrup Paasch Pedholt Petrick Plessow Quast Rademar Rehfeld "
-    "Ringdal Rosvik Runge Sandvoss Schelder Selmer Skovgard Sommerlo Stenmar Sundal Tarnow Tellmann Thorsing Tiemar Tolvik "
-    "Ullmar Usedal Vangard Velten Voldmar Wackerlo Wellendal Westrup Wolgast Zabelin Zander Zollern"
-).split()
-_TOWNS = (
-    "Ashmere Birchholm Coldwater Dunmoor Elmsby Fernhill Greyport Hartwell Ivybridge Kestrel Larkdale Marlow "
-    "Northam Oakley Penford Quayside Ravensby Stonebeck Tidewell Underhill Violet Westbay Yarrow Zephyr"
-).split()
-_STREETS = (
-    "Acorn Alder Amber Anchor Apple Barley Beacon Beech Bell Bramble Bridge Canal Candle Cedar Cherry Clover Copper Coral "
-    "Dairy Ferry Forge Garden Harbour Hazel Heron Ivy Juniper Lantern Linden Maple Meadow Mill Orchard Otter Poplar Quarry "
-    "Rowan Saddle Thistle Willow"
-).split()
-_KINDS = ("Lane", "Road", "Street", "Way")
-_PRODUCTS = "kettle lamp radio toaster heater camera printer blender drill scanner mixer fan".split()
-_FAULTS = ("broken", "noisy", "too hot", "leaking", "late", "scratched")
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday".split()
+_WORDS: dict[str, list[str]] = json.loads((Path(__file__).parent / "words.json").read_bytes())
 
 
 @dataclass(frozen=True)
@@ -114,24 +85,26 @@ _SOMETIMES: tuple[Turn, ...] = (_complaint, _purchase)
 
 
 def customers(count: int, seed: int) -> list[Customer]:
-    """So many different people, the same ones for the same seed. At most as many as there are first names x last names."""
+    """So many different people, the same for the same seed; their number is bounded by the names in words.json."""
     draw = random.Random(seed)  # noqa: S311 - a reproducible world, no secrecy
-    pairs = draw.sample(range(len(_FIRST) * len(_LAST)), count)
-    return [_customer(draw, f"{_FIRST[at % len(_FIRST)]} {_LAST[at // len(_FIRST)]}", at) for at in pairs]
+    first, last = _WORDS["first"], _WORDS["last"]
+    chosen = draw.sample(range(len(first) * len(last)), count)
+    return [_customer(draw, f"{first[at % len(first)]} {last[at // len(first)]}", at) for at in chosen]
 
 
 def _customer(draw: random.Random, name: str, number: int) -> Customer:
-    digits = " ".join(f"{draw.randrange(100):02d}" for _ in range(3))
-    street = f"{draw.randrange(10, 100)} {draw.choice(_STREETS)} {draw.choice(_KINDS)}"
+    def any_of(kind: str) -> str:
+        return draw.choice(_WORDS[kind])
+
     return Customer(
         subject_id=f"customer-{number:05d}",
         name=name,
-        phone=f"555 {digits}",
-        address=f"{street}, {draw.choice(_TOWNS)}",
+        phone=f"555 {' '.join(f'{draw.randrange(100):02d}' for _ in range(3))}",
+        address=f"{draw.randrange(10, 100)} {any_of('streets')} {any_of('kinds')}, {any_of('towns')}",
         order=f"{draw.randrange(10, 100)}-{draw.randrange(100):02d}",
-        product=draw.choice(_PRODUCTS),
-        fault=draw.choice(_FAULTS),
-        day=draw.choice(_DAYS),
+        product=any_of("products"),
+        fault=any_of("faults"),
+        day=any_of("days"),
     )
 
 

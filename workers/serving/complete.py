@@ -69,7 +69,10 @@ def _generate(served: Served, body: CompletionBody) -> list[Completion]:
     mask = (torch.arange(width, device=model.device)[None, :] >= width - lengths).long()
     sampling = {"do_sample": True, "temperature": body.temperature, "top_k": 0} if body.temperature else {}
     plan = GenerationConfig(
-        max_new_tokens=min(body.max_tokens, room), pad_token_id=end, eos_token_id=end, **(sampling or {"do_sample": False})
+        max_new_tokens=min(body.max_tokens, room),
+        pad_token_id=end,
+        eos_token_id=end,
+        **(sampling or {"do_sample": False}),
     )
     stops = StoppingCriteriaList([_AtStop(tokenizer, body.stops, width)] if body.stops else [])
     with torch.inference_mode():
@@ -93,7 +96,7 @@ def _cut(tokenizer: PreTrainedTokenizerFast, row: list[int], stops: list[str], p
     return Completion(text[: min(found)] if found else text, reason, prompt_tokens, len(kept))
 
 
-class _AtStop(StoppingCriteria):  # type: ignore[no-untyped-call, misc]
+class _AtStop(StoppingCriteria):
     """Ends the rows whose new text holds a stop string."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, stops: list[str], start: int) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.errors import LetheError, Unavailable
 from service.logs import describe
 from workers.serving.loader import Served, load_served
-from workers.serving.pointer import Pointer, read_pointer
+from workers.serving.pointer import read_pointer
 
 POLL_SECONDS = 0.2
 _RETRY_SECONDS = 5.0
@@ -53,13 +53,10 @@ class Watcher:
         """The version that new requests are answered with; None while there is none."""
         return self._current
 
-    def require(self) -> Served:
-        """The same. Raises Unavailable with the reason where there is none."""
-        served = self._current
-        if served is None:
-            reason = self._trouble.detail if self._trouble else "no version is loaded"
-            raise Unavailable(f"model {self._name!r} is not served: {reason}")
-        return served
+    def unavailable(self) -> Unavailable:
+        """What to answer while there is none, with the reason."""
+        reason = self._trouble.detail if self._trouble else "no version is loaded"
+        return Unavailable(f"model {self._name!r} is not served: {reason}")
 
     @property
     def retiring(self) -> int:
@@ -77,7 +74,7 @@ class Watcher:
         try:
             pointer = read_pointer(self._name)
             if self._current is None or pointer.version_id != self._current.pointer.version_id:
-                self._swap(self._load(pointer))
+                self._swap(load_served(pointer, self._device, self._lock))
             self._unreachable = False
         except LetheError as error:
             self._withdraw(error)
@@ -88,9 +85,6 @@ class Watcher:
                 log.warning("serving.database_unreachable", exception=describe(error))
             self._unreachable = True
         return True
-
-    def _load(self, pointer: Pointer) -> Served:
-        return load_served(pointer, self._device, self._lock)
 
     def _swap(self, served: Served | None) -> None:
         old, self._current = self._current, served

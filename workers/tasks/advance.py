@@ -1,6 +1,8 @@
 """The task behind every message: claim the job's stage, run it, and record how it ended."""
 
+import errno
 import os
+import re
 import socket
 from functools import partial
 from importlib import import_module
@@ -16,6 +18,9 @@ from service.settings import get_settings
 from workers.tasks import supervision
 
 log = structlog.get_logger(__name__)
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ALLOCATION = "DefaultCPUAllocator: can't allocate memory"
 
 
 @shared_task(name=queue.TASK_ADVANCE)
@@ -55,15 +60,21 @@ def cause_of(error: BaseException) -> JobError:
     their type is kept."""
     if isinstance(error, JobError):
         return error
-    if isinstance(error, MemoryError):
-        return OutOfMemory("the worker ran out of memory; the serving version is untouched, retry on a larger worker")
-    if isinstance(error, OSError) and error.errno == 28:
-        return DiskFull("no space left under LETHE_HOME; free some and retry, the serving version is untouched")
     if isinstance(error, LetheError):
         return JobError(error.detail)
-    if type(error).__name__ in ("OutOfMemoryError", "CudaOutOfMemoryError"):
-        return OutOfMemory("the device ran out of memory; the serving version is untouched, retry on a larger device")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _ALLOCATION in str(error):
+        return OutOfMemory("the worker ran out of memory; the serving version is untouched, retry on a larger worker")
+    if _errno(error) in _NO_SPACE:
+        return DiskFull("no space left under LETHE_HOME; free some and retry, the serving version is untouched")
     return JobError(f"unexpected {type(error).__name__}; the worker's log has the trace")
+
+
+def _errno(error: BaseException) -> int | None:
+    """The system's error number, also where a library only mentions it in its message (safetensors)."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def _check_claims(claim: leases.Claim) -> None:

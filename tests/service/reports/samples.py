@@ -10,62 +10,112 @@ import pyarrow as pa
 from service.audit.service import EMPTY_CHAIN, chain, leaf_hash_of, timestamp
 from service.reports.facts import AttemptFacts, JobEvidence, RequestFacts, TargetFacts
 from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, VersionPart
+from service.verification.policy import Policy
+from service.verification.schema import Basis, Check, Evaluation, ModelNumbers, Models, Records, SetNumbers
+from service.verification.verdict import decide, judge
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 BASE, CANDIDATE, FAILED = "aa" * 32, "bb" * 32, "cc" * 32
 REQUEST, JOB = "req_01kbexample0000000000000001", "job_01kbexample0000000000000001"
 
 
-def check(name: str, **values: Any) -> dict[str, Any]:
-    """One check of an evaluation, nulls where nothing is given."""
-    keys = "statistic estimate alpha ci ci95 margin n m cluster power_at_zero smallest_detectable reason".split()
-    return {"id": name, "role": "gate", **dict.fromkeys(keys), "verdict": "pass", **values}
+AUC = Check(
+    id="membership_auc",
+    role="gate",
+    statistic="AUC",
+    estimate=0.518,
+    alpha=0.025,
+    ci=(0.452, 0.584),
+    ci95=(0.444, 0.592),
+    margin=0.1,
+    n=90,
+    m=300,
+    cluster="subject",
+    clusters=(12, 40),
+    power_at_zero=0.86,
+    smallest_detectable=0.093,
+)
+CHECKS = (
+    Check(id="distinct", role="gate", statistic="digest differs from the original's", verdict="pass"),
+    Check(id="sanity", role="gate", statistic="finite losses", verdict="pass"),
+    AUC,
+    AUC.model_copy(update={"id": "positive_control", "estimate": 0.79, "ci": (0.72, 0.85), "ci95": (0.71, 0.86)}),
+    AUC.model_copy(update={"id": "blind_baseline", "estimate": 0.503, "ci": (0.44, 0.56), "ci95": (0.43, 0.57)}),
+    AUC.model_copy(
+        update={"id": "utility", "statistic": "accuracy difference", "estimate": -0.004, "margin": 0.04, "n": 300}
+        | {"m": None, "ci": (-0.016, 0.008), "ci95": (-0.018, 0.01), "smallest_detectable": None}
+    ),
+)
+PROVENANCE = Check(id="provenance", role="gate", statistic="training record", verdict="pass")
 
 
-def evaluation(verdict: str = "pass", basis: str = "measurement", **auc: Any) -> dict[str, Any]:
-    """An evaluation of the shape of `lethe evaluate --json`."""
-    numbers = {"accuracy": 0.962, "loss": 0.121}
-    figures = {"forget": numbers, "retain": {"accuracy": 0.991, "loss": 0.04}, "held_out": numbers}
-    values = {
-        "statistic": "AUC", "estimate": 0.518, "alpha": 0.025, "ci": [0.452, 0.584], "ci95": [0.444, 0.592],
-        "margin": 0.1, "n": 90, "m": 300, "cluster": "subject", "power_at_zero": 0.86, "smallest_detectable": 0.093,
-        "verdict": verdict,
-    }
-    return {
-        "schema": "lethe/evaluation/1",
-        "task": "image-classification",
-        "records": {"forget": 90, "retain": 1347, "held_out": 300},
-        "models": {"original": figures, "candidate": figures, "retrained": []},
-        "checks": [
-            check("membership_auc", **values | auc),
-            check("utility", statistic="accuracy difference", estimate=-0.004, alpha=0.025, ci=[-0.016, 0.008], ci95=[-0.018, 0.01], margin=0.04, n=300, cluster="subject"),
-            check("blind_baseline", role="diagnostic", statistic="AUC", estimate=0.503, ci95=[0.44, 0.56], n=90, m=300, verdict="info"),
-        ],
-        "metrics": {"membership_auc": 0.518, "forgetting_rate_accuracy": 0.03},
-        "verdict": verdict,
-        "basis": basis,
-        "grade": "A" if basis == "procedure" else "C",
-    }
+def evaluation(basis: Basis = "measurement", **auc: Any) -> Evaluation:
+    """An evaluation as `lethe evaluate --json` prints it; `auc` changes the membership check."""
+    policy = Policy()
+    changed = [check.model_copy(update=auc) if check.id == "membership_auc" else check for check in CHECKS]
+    checks = judge([*changed, *([PROVENANCE] if basis == "procedure" else [])], basis, policy.verification)
+    verdict, grade = decide(checks, basis)
+    numbers = SetNumbers(loss=0.121, accuracy=0.962)
+    figures = ModelNumbers(forget=numbers, retain=SetNumbers(loss=0.04, accuracy=0.991), held_out=numbers)
+    return Evaluation(
+        schema="lethe/evaluation/1",
+        task="image-classification",
+        records=Records(forget=90, retain=1347, held_out=300, retain_scored=1347),
+        models=Models(original=figures, candidate=figures),
+        checks=checks,
+        metrics={"membership_auc": 0.518, "forgetting_rate_accuracy": 0.031, "memory_retention_rate": 0.984},
+        verdict=verdict,
+        basis=basis,
+        grade=grade,
+        policy_digest=policy.digest(),
+    )
 
 
 def attempts(published: str = "nabla_tau") -> list[AttemptFacts]:
     """A first attempt that fails the gate and a second one that passes."""
     curve: list[dict[str, float | None]] = [
-        {"step": float(step), "forget_loss": 0.05 + 0.012 * step, "selection_loss": 0.61, "retain_loss": 0.04 + 0.001 * (step % 7)}
+        {
+            "step": float(step),
+            "forget_loss": 0.05 + 0.012 * step,
+            "selection_loss": 0.61,
+            "retain_loss": 0.04 + 0.001 * (step % 7),
+        }
         for step in range(0, 61, 4)
     ]
     common = {"code_version": "0.1.0+g1a2b3c4", "device": "cpu", "peak_memory_bytes": 310_000_000}
-    failing = evaluation("fail", estimate=0.31, ci=[0.25, 0.37], ci95=[0.24, 0.38], reason="the attack is far below one half: over-unlearned")
+    failing = evaluation(
+        estimate=0.31,
+        ci=(0.25, 0.37),
+        ci95=(0.24, 0.38),
+    )
     passing = evaluation(basis="procedure") if published == "retrain" else evaluation()
     return [
         AttemptFacts(
-            number=1, method="negative_gradient_plus", params={"alpha": 0.9, "steps": 60, "learning_rate": 1e-4}, seed=1234567,
-            state="failed", seconds=3.4, fraction_of_retrain=0.11, digest=FAILED, verification=failing, curve=curve, **common,
+            number=1,
+            method="negative_gradient_plus",
+            params={"alpha": 0.9, "steps": 60, "learning_rate": 1e-4},
+            seed=1234567,
+            state="failed",
+            seconds=3.4,
+            fraction_of_retrain=0.11,
+            digest=FAILED,
+            verification=failing,
+            curve=curve,
+            **common,
         ),
         AttemptFacts(
-            number=2, method=published, params={"alpha": 0.5, "floor": 0.1}, seed=424242, state="passed", seconds=4.1,
-            fraction_of_retrain=0.13, digest=CANDIDATE, verification=passing,
-            curve=curve if published != "retrain" else [{"step": float(step), "loss": 2.3 * 0.97**step} for step in range(0, 120, 5)],
+            number=2,
+            method=published,
+            params={"alpha": 0.5, "floor": 0.1},
+            seed=424242,
+            state="passed",
+            seconds=4.1,
+            fraction_of_retrain=0.13,
+            digest=CANDIDATE,
+            verification=passing,
+            curve=curve
+            if published != "retrain"
+            else [{"step": float(step), "loss": 2.3 * 0.97**step} for step in range(0, 120, 5)],
             **common,
         ),
     ]
@@ -73,28 +123,52 @@ def attempts(published: str = "nabla_tau") -> list[AttemptFacts]:
 
 def evidence(job_id: str = JOB, published: str = "nabla_tau", **changes: Any) -> JobEvidence:
     """A job that published version 2 of `digits`."""
-    policy = {"ladder": {"methods": ["auto"], "approximate_attempts": 2}, "verification": {"alpha": 0.05}}
-    retired = RetiredPart(number=1, digest=BASE, retired_at=NOW - timedelta(minutes=1), destroy_by=NOW + timedelta(days=7), destroyed_at=None)
+    policy = Policy()
+    retired = RetiredPart(
+        number=1,
+        digest=BASE,
+        retired_at=NOW - timedelta(minutes=1),
+        destroy_by=NOW + timedelta(days=7),
+        destroyed_at=None,
+    )
     facts = {
-        "job_id": job_id, "model": "digits", "task": "image-classification", "requests": 2, "records": 90, "subjects": 12,
+        "job_id": job_id,
+        "model": "digits",
+        "task": "image-classification",
+        "requests": 2,
+        "records": 90,
+        "subjects": 12,
         "started_at": NOW - timedelta(minutes=4),
         "dataset": DatasetPart(
-            digest_before="d1" * 32, digest_after="d1" * 32, records_before=1437, records_after=1347, unit="images",
-            units_before=1437, units_after=1347,
+            digest_before="d1" * 32,
+            digest_after="d1" * 32,
+            records_before=1437,
+            records_after=1347,
+            unit="images",
+            units_before=1437,
+            units_after=1347,
         ),
         "base_version": VersionPart(number=1, digest=BASE),
         "new_version": VersionPart(number=2, digest=CANDIDATE),
-        "policy": policy, "policy_digest": "ee" * 32,
+        "policy": policy.model_dump(mode="json"),
+        "policy_digest": policy.digest(),
         "plan": {
-            "rungs": [{"method": "negative_gradient_plus", "params": {}, "kind": "approximate"}, {"method": published, "params": {}, "kind": "approximate"}, {"method": "retrain", "params": {}, "kind": "exact"}],
-            "why": "90 records of 12 people are enough to judge an approximate attempt; retraining follows where none passes",
-            "alternatives": ["retrain at once: about 31 s"], "expected_seconds": 12.5,
+            "rungs": [
+                {"method": "negative_gradient_plus", "params": {}, "kind": "approximate"},
+                {"method": published, "params": {}, "kind": "approximate"},
+                {"method": "retrain", "params": {}, "kind": "exact"},
+            ],
+            "why": "90 records of 12 people are enough to judge an approximate attempt; retraining follows",
+            "alternatives": ["retrain at once: about 31 s"],
+            "expected_seconds": 12.5,
         },
         "attempts": attempts(published),
         "published_at": NOW - timedelta(minutes=1),
         "retired": retired,
         "artefacts": [
-            ArtefactPart(id="art_1", kind="version", digest=BASE, destroy_by=NOW + timedelta(days=7), destroyed_at=None),
+            ArtefactPart(
+                id="art_1", kind="version", digest=BASE, destroy_by=NOW + timedelta(days=7), destroyed_at=None
+            ),
             ArtefactPart(id="art_2", kind="job-files", digest=None, destroy_by=NOW, destroyed_at=None),
         ],
     }
@@ -104,8 +178,12 @@ def evidence(job_id: str = JOB, published: str = "nabla_tau", **changes: Any) ->
 def request(**changes: Any) -> RequestFacts:
     """A GDPR request that took an hour."""
     facts = {
-        "id": REQUEST, "pseudonym": "5f" * 32, "regulation": "gdpr", "received_at": NOW - timedelta(hours=1),
-        "acknowledged_at": NOW - timedelta(hours=1) + timedelta(seconds=1), "due_at": NOW + timedelta(days=30),
+        "id": REQUEST,
+        "pseudonym": "5f" * 32,
+        "regulation": "gdpr",
+        "received_at": NOW - timedelta(hours=1),
+        "acknowledged_at": NOW - timedelta(hours=1) + timedelta(seconds=1),
+        "due_at": NOW + timedelta(days=30),
         "completed_at": NOW - timedelta(minutes=1),
     }
     return RequestFacts.model_validate(facts | changes)
@@ -113,7 +191,9 @@ def request(**changes: Any) -> RequestFacts:
 
 def target(**changes: Any) -> TargetFacts:
     """The request's part in the job."""
-    return TargetFacts.model_validate({"model": "digits", "outcome": "published", "records": 75, "job_id": JOB} | changes)
+    return TargetFacts.model_validate(
+        {"model": "digits", "outcome": "published", "records": 75, "job_id": JOB} | changes
+    )
 
 
 def sealed(entries: list[tuple[str, str, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -121,8 +201,13 @@ def sealed(entries: list[tuple[str, str, dict[str, Any]]]) -> list[dict[str, Any
     previous, told = EMPTY_CHAIN, []
     for sequence, (kind, ref, data) in enumerate(entries, 1):
         event: dict[str, Any] = {
-            "id": f"evt_{sequence:026d}", "kind": kind, "at": timestamp(NOW - timedelta(minutes=30 - sequence)), "actor": "worker",
-            "ref": ref, "data": data, "sequence": sequence,
+            "id": f"evt_{sequence:026d}",
+            "kind": kind,
+            "at": timestamp(NOW - timedelta(minutes=30 - sequence)),
+            "actor": "worker",
+            "ref": ref,
+            "data": data,
+            "sequence": sequence,
         }
         event["leaf_hash"] = leaf_hash_of(event)
         event["previous_chain_hash"], previous = previous, chain(previous, event["leaf_hash"])
@@ -141,11 +226,25 @@ def events(job: JobEvidence | None = None) -> list[dict[str, Any]]:
         ("job.planned", job.job_id, {"methods": ["nabla_tau", "retrain"], "policy": job.policy_digest}),
     ]
     for attempt in job.attempts:
-        proposed = {"number": attempt.number, "method": attempt.method, "digest": attempt.digest, "seconds": attempt.seconds}
-        told = attempt.verification or {}
-        judged = {"number": attempt.number, "method": attempt.method, "verdict": told["verdict"], "basis": told["basis"], "grade": told["grade"]}
+        proposed = {
+            "number": attempt.number,
+            "method": attempt.method,
+            "digest": attempt.digest,
+            "seconds": attempt.seconds,
+        }
+        told = attempt.verification
+        assert told is not None
+        judged = {
+            "number": attempt.number,
+            "method": attempt.method,
+            "verdict": told.verdict,
+            "basis": told.basis,
+            "grade": told.grade,
+        }
         entries += [("attempt.proposed", job.job_id, proposed), ("attempt.judged", job.job_id, judged)]
-    entries += [("version.published", job.job_id, {"digest": CANDIDATE, "number": 2})]
+    if job.new_version:
+        published = {"job": job.job_id, "digest": job.new_version.digest, "number": job.new_version.number}
+        entries.append(("version.published", "ver_1", published))
     return sealed(entries)
 
 

@@ -1,0 +1,49 @@
+"""The unlearning methods. Adding one: a file in workers/methods, an entry here, a test."""
+
+from service.catalogue.parameters import NablaTauParams, NegativeGradientPlusParams, RetrainParams
+from service.catalogue.specs import ALL_TASKS, MethodSpec
+from service.errors import BadParameters
+
+METHODS: tuple[MethodSpec, ...] = (
+    MethodSpec(
+        name="retrain",
+        target="workers.methods.retrain:retrain",
+        params=RetrainParams,
+        kind="exact",
+        tasks=ALL_TASKS,
+        needs=("recipe",),
+        summary="train by the recipe without the forgotten records",
+        guarantee="exact by procedure: the forgotten records are in no batch",
+        source="the reference of every unlearning paper",
+    ),
+    MethodSpec(
+        name="nabla_tau",
+        target="workers.methods.nabla_tau:nabla_tau",
+        params=NablaTauParams,
+        kind="approximate",
+        tasks=ALL_TASKS,
+        needs=("held_out",),
+        summary="raise each forgotten record's loss to the held-out level, keep the rest",
+        guarantee="none: judged by measurement",
+        source="Trippa et al. 2024, arXiv 2403.14339, with a per-record hinge and an alpha floor",
+    ),
+    MethodSpec(
+        name="negative_gradient_plus",
+        target="workers.methods.negative_gradient_plus:negative_gradient_plus",
+        params=NegativeGradientPlusParams,
+        kind="approximate",
+        tasks=ALL_TASKS,
+        needs=("held_out",),
+        summary="descend on retained and ascend on forgotten records, up to a cap",
+        guarantee="none: judged by measurement",
+        source="Kurmanji et al. 2023, arXiv 2302.09880 (NegGrad+), with a per-record cap",
+    ),
+)
+
+
+def find_method(name: str) -> MethodSpec:
+    """The entry of this name. Raises BadParameters listing the known ones."""
+    for spec in METHODS:
+        if spec.name == name:
+            return spec
+    raise BadParameters(f"unknown method {name!r}; known ones are {', '.join(spec.name for spec in METHODS)}")

@@ -1,0 +1,151 @@
+"""The policy: everything the gate and the dispatcher decide by, fixed before a run and hashed into its report."""
+
+import hashlib
+import json
+import re
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import BadPolicy
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_RETENTION = re.compile(r"\d+\s*(?:days|months|years)")
+
+
+def parse_duration(text: str) -> timedelta:
+    """ "5s", "10m", "24h", "7d" or "2w" as a time span. Raises ValueError."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is not a duration; write a number and s, m, h, d or w")
+    return timedelta(**{_UNITS[found[2]]: float(found[1])})
+
+
+def _check_duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+def _check_retention(text: str) -> str:
+    if _RETENTION.fullmatch(text.strip()) is None:
+        raise ValueError(f"{text!r} is not a period; write a number and days, months or years")
+    return text
+
+
+def _check_sizes(table: dict[str, float]) -> dict[str, float]:
+    if not table or not all(key.isdigit() for key in table):
+        raise ValueError("keys must be numbers of records")
+    return table
+
+
+Duration = Annotated[str, AfterValidator(_check_duration)]
+Margin = Annotated[float, Field(gt=0, le=0.5)]
+Ratio = Annotated[float, Field(gt=1, le=2)]
+Sizes = AfterValidator(_check_sizes)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LadderPolicy(_Section):
+    """Which methods are tried. `auto` lets the planner choose."""
+
+    methods: list[str] = Field(["auto"], min_length=1)
+    approximate_attempts: int = Field(2, ge=0, le=5)
+
+
+class BatchPolicy(_Section):
+    """When waiting requests become a job."""
+
+    window: Duration = "5s"
+    max_requests: int = Field(1000, ge=1)
+    min_subjects: int = Field(1, ge=1)
+    safety: Duration = "72h"
+
+    @property
+    def window_timedelta(self) -> timedelta:
+        """How long the first request waits for company."""
+        return parse_duration(self.window)
+
+    @property
+    def safety_timedelta(self) -> timedelta:
+        """How long before the deadline, beside the estimated run time, a job starts whatever the window says."""
+        return parse_duration(self.safety)
+
+
+class VerificationPolicy(_Section):
+    """Error rate and margins. A table maps "records at least" to a margin; below its smallest nothing is measured."""
+
+    alpha: float = Field(0.05, gt=0, le=0.2)
+    auc_margin: Annotated[dict[str, Margin], Sizes] = {"300": 0.05, "75": 0.10, "33": 0.15}
+    utility_margin: Annotated[dict[str, Margin], Sizes] = {"3000": 0.015, "1000": 0.025, "300": 0.04}
+    perplexity_margin: Annotated[dict[str, Ratio], Sizes] = {"3000": 1.03, "1000": 1.05, "300": 1.10}
+    min_subjects: int = Field(10, ge=2)
+
+
+class ApprovalPolicy(_Section):
+    """Whether a reviewer comes first."""
+
+    required: bool = False
+    publication: bool = False
+
+
+class RetentionPolicy(_Section):
+    """How long a retired version and the records of a request are kept."""
+
+    destroy_retired_after: Duration = "7d"
+    records: Annotated[str, AfterValidator(_check_retention)] = "24 months"
+
+    @property
+    def destroy_retired_after_timedelta(self) -> timedelta:
+        """From retirement to destruction."""
+        return parse_duration(self.destroy_retired_after)
+
+
+class Policy(_Section):
+    """A whole policy; the defaults are those of the README."""
+
+    ladder: LadderPolicy = LadderPolicy()
+    batch: BatchPolicy = BatchPolicy()
+    verification: VerificationPolicy = VerificationPolicy()
+    approval: ApprovalPolicy = ApprovalPolicy()
+    retention: RetentionPolicy = RetentionPolicy()
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of every value, defaults included."""
+        return policy_digest(self.model_dump(mode="json"))
+
+
+def policy_digest(document: dict[str, Any]) -> str:
+    """The digest of a policy as stored in rows and reports."""
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def margin_for(table: dict[str, float], size: int) -> float | None:
+    """The margin of the largest threshold that `size` reaches; None below the smallest."""
+    reached = [int(key) for key in table if size >= int(key)]
+    return table[str(max(reached))] if reached else None
+
+
+def load_policy(path: Path | None) -> Policy:
+    """Read a policy file, or the defaults for None. Raises BadPolicy naming the key."""
+    if path is None:
+        return Policy()
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BadPolicy(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadPolicy(f"{path}: not valid TOML: {error}") from error
+    try:
+        return Policy.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise BadPolicy(f"{path}: {place}: {fault['msg'].removeprefix('Value error, ')}") from error

@@ -1,0 +1,91 @@
+"""What the report says for each outcome."""
+
+from datetime import timedelta
+
+import pytest
+
+from service.reports.builder import build_report
+from service.reports.document import document_of
+from service.reports.facts import JobEvidence, RequestFacts
+from service.reports.schema import Report
+from tests.service.reports import samples
+
+FORBIDDEN = ("erased", "removed from the model", "guaranteed", "certified", "compliant", "anonymous", "irreversible")
+
+
+def report_of(job: JobEvidence, request: RequestFacts | None = None, **target: object) -> Report:
+    facts = samples.target(**target)
+    return build_report(
+        request or samples.request(), [(facts, job)], samples.events(job), [], samples.NOW, "Lethe 0", "0" * 64
+    )
+
+
+def text_of(report: Report) -> str:
+    document = document_of(report)
+    return " ".join([str(document["decision"]), str(document["sections"]), str(document["verdicts"])])
+
+
+def empty_job() -> JobEvidence:
+    nothing = {"attempts": [], "plan": None, "new_version": None, "published_at": None, "retired": None}
+    return samples.evidence(**nothing, artefacts=[], records=0, subjects=0)
+
+
+def test_measured_publication() -> None:
+    report = report_of(samples.evidence())
+    assert report.request.outcome == "published"
+    assert report.grade == "C"
+    assert [attempt.state for attempt in report.attempts] == ["failed", "passed"]
+    assert report.attempts[0].verification is not None
+    assert report.attempts[1].verification is None  # it is the report's own
+    assert "0.518, 95 % interval 0.452 to 0.584, margin 0.100; n = 90, m = 300: pass" in text_of(report)
+    assert any("measurement by the named checks" in line for line in report.limits)
+
+
+def test_procedure_is_told_in_the_allowed_words() -> None:
+    text = text_of(report_of(samples.evidence(published="retrain")))
+    assert "retrained from scratch without the listed records (exact, by procedure)" in text
+    assert "They did not decide" in text
+
+
+@pytest.mark.parametrize("outcome", ["no_records", "already_deleted"])
+def test_an_honest_answer_without_a_version(outcome: str) -> None:
+    report = report_of(empty_job(), outcome=outcome, records=0)
+    assert report.request.outcome == outcome
+    assert report.publication is None
+    assert report.verification is None
+    assert report.lineage is not None
+    assert report.lineage.new_version is None
+    assert report.lineage.dataset.records_after == report.lineage.dataset.records_before
+    phrase = "No records found" if outcome == "no_records" else "by an earlier request"
+    assert phrase in text_of(report)
+
+
+def test_a_run_for_others_is_not_told_to_somebody_without_records() -> None:
+    report = report_of(samples.evidence(), outcome="no_records", records=0)
+    assert report.attempts == []
+    assert report.scope is not None
+    assert report.scope.job_subjects == 0
+    assert report.publication is None
+
+
+def test_a_missed_deadline_is_said() -> None:
+    late = samples.request(due_at=samples.NOW - timedelta(days=2))
+    report = report_of(samples.evidence(), late)
+    assert not report.clock.in_time
+    assert "2.0 days late" in text_of(report)
+
+
+def test_one_person_and_few_records_are_named_as_limits() -> None:
+    job = samples.evidence(records=12, subjects=1)
+    few = samples.evaluation(n=12, margin=None, smallest_detectable=0.31)
+    attempts = [job.attempts[0], job.attempts[1].model_copy(update={"verification": few})]
+    limits = " ".join(report_of(job.model_copy(update={"attempts": attempts}), records=12).limits)
+    assert "served one person" in limits
+    assert "too few for a population test" in limits
+    assert "less than about 0.31 would have been missed" in limits
+
+
+@pytest.mark.parametrize("published", ["nabla_tau", "retrain"])
+def test_forbidden_words_do_not_occur(published: str) -> None:
+    text = text_of(report_of(samples.evidence(published=published))).lower()
+    assert [word for word in FORBIDDEN if word in text] == []

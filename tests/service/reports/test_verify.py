@@ -1,0 +1,207 @@
+"""The verifier: what is right passes, every changed byte and every edited claim fails with its line."""
+
+import io
+import json
+import random
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from service.audit import service as audit
+from service.reports import verify
+from service.reports.bundle import build_bundle
+from service.reports.signing import key_id, load_or_create_key
+from service.settings import get_settings
+from tests.service.reports import samples
+
+Edit = Callable[[dict[str, Any]], None]
+
+
+def members(bundle: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def faults(bundle: bytes) -> list[tuple[str, str]]:
+    result = verify.verify_bundle(bundle)
+    assert result.ok is not any(not finding.ok for finding in result.findings)
+    return [(finding.check, finding.detail) for finding in result.findings if not finding.ok]
+
+
+def resigned(bundle: bytes, edit: Edit) -> bytes:
+    """The bundle of a signer who edits the report and signs it again: only its content can give it away."""
+    old = members(bundle)
+    report = json.loads(old["report.json"])
+    edit(report)
+    return build_bundle(json.dumps(report).encode(), old["report.pdf"], load_or_create_key(get_settings().home))
+
+
+def test_a_bundle_verifies(bundle: bytes) -> None:
+    assert faults(bundle) == []
+    assert list(members(bundle)) == list(verify.MEMBERS)
+
+
+def test_the_same_report_gives_the_same_bundle(bundle: bytes) -> None:
+    parts = members(bundle)
+    assert build_bundle(parts["report.json"], parts["report.pdf"], load_or_create_key(get_settings().home)) == bundle
+
+
+def test_the_trusted_key_is_asked_for(bundle: bytes) -> None:
+    ours = load_or_create_key(get_settings().home).public_key()
+    assert verify.verify_bundle(bundle, ours).ok
+    other = Ed25519PrivateKey.generate().public_key()
+    result = verify.verify_bundle(bundle, other)
+    assert not result.ok
+    assert ("key", False) in [(finding.check, finding.ok) for finding in result.findings]
+    assert any(key_id(other) in finding.detail for finding in result.findings)
+
+
+def test_any_changed_byte_is_found(bundle: bytes) -> None:
+    places = random.Random(0).sample(range(len(bundle)), 150)
+    directory = bundle.rindex(b"PK\x01\x02")
+    places += [*range(60), *range(directory, len(bundle), 3), len(bundle) - 1]
+    for place in places:
+        changed = bytearray(bundle)
+        changed[place] ^= 1 << place % 8
+        assert faults(bytes(changed)), place
+
+
+@pytest.mark.parametrize("name", verify.MEMBERS)
+def test_a_changed_file_is_named(bundle: bytes, name: str) -> None:
+    parts = members(bundle)
+    last = parts[name].rstrip()
+    changed = {**parts, name: last[:-4] + bytes([last[-4] ^ 1]) + last[-3:]}
+    found = faults(verify.pack(changed))
+    assert found
+    assert any(name in line or name == "signature.json" for _, line in found)
+
+
+def test_added_missing_and_trailing_bytes_are_found(bundle: bytes) -> None:
+    parts = members(bundle)
+    assert faults(bundle + b"\0")
+    assert faults(b"\0" + bundle)
+    assert faults(bundle[:-1])
+    assert faults(verify.pack({**parts, "extra.txt": b"x"}))
+    assert faults(verify.pack({name: part for name, part in parts.items() if name != "events.json"}))
+    assert faults(b"") == faults(b"not a zip")
+
+
+def _verdict(report: dict[str, Any]) -> None:
+    for part in (report, report["targets"][0]):
+        check = next(entry for entry in part["verification"]["checks"] if entry["id"] == "membership_auc")
+        check |= {"estimate": 0.9, "ci": [0.85, 0.95], "ci95": [0.84, 0.96]}
+
+
+def _grade(report: dict[str, Any]) -> None:
+    for part in (report, report["targets"][0]):
+        part["grade"] = part["verification"]["grade"] = "A"
+
+
+def _margin(report: dict[str, Any]) -> None:
+    for part in (report, report["targets"][0]):
+        next(entry for entry in part["verification"]["checks"] if entry["id"] == "membership_auc")["margin"] = 0.4
+
+
+def _policy(report: dict[str, Any]) -> None:
+    for part in (report, report["targets"][0]):
+        part["policy"]["document"]["verification"]["auc_margin"] = {"33": 0.4}
+
+
+def _digest(report: dict[str, Any]) -> None:
+    for part in (report, report["targets"][0]):
+        part["lineage"]["new_version"]["digest"] = "00" * 32
+
+
+def _failed_attempt(report: dict[str, Any]) -> None:
+    for part in (report, report["targets"][0]):
+        part["attempts"][0] |= {"verdict": "pass"}
+
+
+def _event(report: dict[str, Any]) -> None:
+    report["log_proof"]["events"][2]["data"]["policy"] = "0" * 64
+
+
+def _link(report: dict[str, Any]) -> None:
+    report["log_proof"]["events"][3]["previous_chain_hash"] = "0" * 64
+
+
+def _order(report: dict[str, Any]) -> None:
+    report["log_proof"]["events"].reverse()
+
+
+def _others(report: dict[str, Any]) -> None:
+    report["request"]["id"] = "req_other"
+
+
+def _schema(report: dict[str, Any]) -> None:
+    report["schema"] = "lethe/report/2"
+
+
+def _shape(report: dict[str, Any]) -> None:
+    del report["targets"][0]["lineage"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "check", "words"),
+    [
+        (_verdict, "verdict", "membership_auc is stated as pass"),
+        (_grade, "verdict", "stated pass grade A, the checks say pass grade C"),
+        (_margin, "verdict", "the margin 0.4 is not the one of the policy for 90 records"),
+        (_policy, "policy", "the policy's digest is not that of the policy"),
+        (_digest, "versions", "the new version's digest is not that of the attempt that passed"),
+        (_failed_attempt, "log", "attempt 1: the log does not hold its verdict pass"),
+        (_event, "events", "its content does not match its leaf hash"),
+        (_link, "events", "its chain hash does not follow"),
+        (_order, "events", "is not above"),
+        (_others, "events", "no event is about the request"),
+        (_schema, "content", "has the schema 'lethe/report/2'"),
+        (_shape, "versions", "not of the shape of its schema"),
+    ],
+)
+def test_an_edited_claim_is_found_though_it_is_signed(bundle: bytes, edit: Edit, check: str, words: str) -> None:
+    found = faults(resigned(bundle, edit))
+    assert any(name == check and words in line for name, line in found), found
+
+
+def test_hashes_are_those_of_the_audit_log() -> None:
+    for event in samples.events():
+        assert verify.leaf_hash(event) == audit.leaf_hash_of(event)
+        assert verify.chain_hash(event["previous_chain_hash"], event["leaf_hash"]) == event["chain_hash"]
+    assert verify.EMPTY_CHAIN == audit.EMPTY_CHAIN
+
+
+def test_the_guide_works_with_python_and_cryptography_alone(bundle: bytes, tmp_path: Path) -> None:
+    for name, content in members(bundle).items():
+        (tmp_path / name).write_bytes(content)
+    guide = (tmp_path / "VERIFY.md").read_text()
+    found = re.search(r"python3 - <<'END'\n(.*?)\n    END", guide, re.DOTALL)
+    assert found
+    script = re.sub(r"^    ", "", found[1], flags=re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.splitlines()) == {f"{name} ok" for name in verify.SIGNED}
+    key = load_or_create_key(get_settings().home).public_key()
+    key.verify((tmp_path / "signature.bin").read_bytes(), (tmp_path / "signed.bin").read_bytes())
+
+
+def test_the_verifier_loads_nothing_of_the_service_but_the_verdict(bundle: bytes, tmp_path: Path) -> None:
+    (tmp_path / "bundle.zip").write_bytes(bundle)
+    script = (
+        "import sys; from pathlib import Path; from service.reports.verify import verify_bundle\n"
+        "assert verify_bundle(Path(sys.argv[1]).read_bytes()).ok\n"
+        "loaded = sorted(name for name in sys.modules if name.startswith('service.'))\n"
+        "print(*loaded)\n"
+        "assert 'sqlalchemy' not in sys.modules and 'fastapi' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "bundle.zip")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(verify.__file__).parents[2])
+    allowed = ("service.reports", "service.reports.verify", "service.verification", "service.errors")
+    assert [name for name in done.stdout.split() if not name.startswith(allowed)] == []

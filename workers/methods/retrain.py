@@ -1,0 +1,40 @@
+"""Retraining: the exact method, and the reference for every other.
+
+Train by the recipe on the retained records, from fresh weights or the recipe's base; a tokenizer that was trained on
+the data is trained again. Exact: the model's distribution is that of a model which never saw the forgotten records.
+Needs a recipe. Costs one training (less the share of the forgotten records). A fresh draw: it need not equal the
+original in any other respect.
+"""
+
+from pathlib import Path
+
+from service.catalogue.parameters import RetrainParams
+from service.errors import BadParameters
+from workers.modeling.loading import check_directory
+from workers.modeling.problem import Context, Outcome, Problem
+from workers.modeling.train import Provenance, train_into
+
+
+def retrain(problem: Problem, params: RetrainParams, context: Context, out_dir: Path) -> Outcome:
+    """Write a model directory trained on `problem.retain` alone. Raises BadParameters without a recipe."""
+    del params
+    if problem.recipe is None:
+        raise BadParameters("retrain needs the recipe of the model: give --recipe or register the model with one")
+    config = check_directory(problem.base_dir, problem.task_name)
+    provenance = Provenance(
+        data_digest=problem.data_digest,
+        holdout_digest=problem.holdout_digest,
+        columns=problem.columns,
+        excluded=len(problem.forget),
+        num_labels=_labels(config) if problem.task_name != "causal-lm" else None,
+        prepared=problem.base_dir,
+    )
+    record = train_into(problem.recipe, problem.retain, out_dir, context.seed, context, provenance)
+    passes = int(record.cost["forward_passes"])
+    return Outcome(record.steps, passes, passes, curve=[], exact=True)
+
+
+def _labels(config: dict[str, object]) -> int:
+    """The number of classes is a property of the model line, whoever is forgotten."""
+    names = config.get("id2label")
+    return len(names) if isinstance(names, dict) else int(str(config.get("num_labels", 2)))

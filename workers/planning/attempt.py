@@ -1,0 +1,230 @@
+"""One attempt: check that the method fits, run it, and leave a complete candidate directory or nothing."""
+
+import resource
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors import safe_open
+
+from service.catalogue.methods import find_method
+from service.catalogue.specs import MethodSpec
+from service.errors import BadParameters, JobError
+from workers.modeling.directories import building, directory_digest
+from workers.modeling.loading import weight_files
+from workers.modeling.problem import Context, Outcome, Problem
+from workers.modeling.recipe import Recipe, recipe_digest
+from workers.modeling.records import Records, held_out_key, split_held_out
+from workers.modeling.training_record import (
+    TrainingRecord,
+    Unlearning,
+    code_version,
+    forget_digest,
+    package_versions,
+    read_exposures,
+    read_record,
+    weights_digest,
+    write_exposures,
+    write_record,
+)
+
+
+@dataclass(frozen=True)
+class AttemptResult:
+    """What an attempt did and cost. `digest` identifies the candidate directory `out`; passes are counted in batches."""
+
+    method: str
+    params: dict[str, Any]
+    seed: int
+    seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+    forward_passes: int
+    backward_passes: int
+    steps: int
+    records: int
+    out: str
+    digest: str
+    curve: list[dict[str, float]]
+    notes: list[str]
+    exact: bool
+    code_version: str
+
+
+def build_problem(
+    *,
+    base_dir: Path,
+    task_name: str,
+    data: Records,
+    held_out: Records | None,
+    forget_ids: list[str],
+    recipe: Recipe | None,
+    data_digest: str,
+    holdout_digest: str | None,
+    columns: dict[str, str],
+) -> Problem:
+    """Split data into forget and retain and take the selection quarter of the held-out set.
+
+    Raises BadDataset for an unknown id, BadParameters when the forget set is empty or all of the data.
+    """
+    if not forget_ids:
+        raise BadParameters("the forget set is empty; name at least one record id")
+    rows = np.unique(data.rows_of(forget_ids))
+    if len(rows) == len(data):
+        raise BadParameters("the forget set is the whole data set; retire the model instead")
+    kept = np.setdiff1d(np.arange(len(data)), rows)
+    selection = None
+    if held_out is not None and holdout_digest is not None:
+        selection, _ = split_held_out(held_out, held_out_key(holdout_digest))
+    return Problem(
+        base_dir=base_dir,
+        task_name=task_name,
+        forget=data.subset(rows.tolist()),
+        retain=data.subset(kept.tolist()),
+        selection=selection,
+        recipe=recipe,
+        data_digest=data_digest,
+        holdout_digest=holdout_digest,
+        columns=columns,
+    )
+
+
+def run_attempt(
+    method: str, params: dict[str, Any], problem: Problem, context: Context, out_dir: Path
+) -> AttemptResult:
+    """Run a method of the catalogue into `out_dir`, which appears whole or not at all.
+
+    Raises BadParameters when the method is unknown, does not fit the problem or gets parameters it does not take;
+    JobError when loss or weights are not finite; Cancelled.
+    """
+    spec = find_method(method)
+    chosen = _parameters(spec, params)
+    _check_needs(spec, problem)
+    target = _resolve(spec)
+    started, started_cpu = time.monotonic(), time.process_time()
+    with building(out_dir) as directory:
+        outcome: Outcome = target(problem, chosen, context, directory)
+        _check_finite(directory)
+        if not outcome.exact:
+            _record_unlearning(spec, chosen, problem, context, outcome, directory, time.monotonic() - started)
+    return AttemptResult(
+        method=method,
+        params=chosen.model_dump(mode="json"),
+        seed=context.seed,
+        seconds=round(time.monotonic() - started, 3),
+        cpu_seconds=round(time.process_time() - started_cpu, 3),
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        forward_passes=outcome.forward_passes,
+        backward_passes=outcome.backward_passes,
+        steps=outcome.steps,
+        records=len(problem.forget),
+        out=str(out_dir),
+        digest=directory_digest(out_dir),
+        curve=outcome.curve,
+        notes=outcome.notes,
+        exact=outcome.exact,
+        code_version=code_version(),
+    )
+
+
+def _parameters(spec: MethodSpec, params: dict[str, Any]) -> BaseModel:
+    try:
+        return spec.params.model_validate(params)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise BadParameters(f"{spec.name}: {place}: {fault['msg']}") from error
+
+
+def _check_needs(spec: MethodSpec, problem: Problem) -> None:
+    if problem.task_name not in spec.tasks:
+        raise BadParameters(f"{spec.name} does not fit {problem.task_name}; it fits {', '.join(spec.tasks)}")
+    missing = {
+        "recipe": problem.recipe is None and "the recipe of the model",
+        "held_out": (problem.selection is None or not len(problem.selection)) and "a held-out set",
+    }
+    for need in spec.needs:
+        if missing.get(need):
+            raise BadParameters(f"{spec.name} needs {missing[need]}")
+
+
+def _resolve(spec: MethodSpec) -> Any:
+    module, _, function = spec.target.partition(":")
+    return getattr(import_module(module), function)
+
+
+def _check_finite(directory: Path) -> None:
+    for path in weight_files(directory):
+        with safe_open(str(path), framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - safe_open has no iterator of its own
+                tensor = weights.get_tensor(name)
+                if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                    raise JobError(f"the weights of {name} are not finite; lower the learning rate")
+
+
+def _record_unlearning(
+    spec: MethodSpec,
+    params: BaseModel,
+    problem: Problem,
+    context: Context,
+    outcome: Outcome,
+    directory: Path,
+    seconds: float,
+) -> None:
+    """The candidate's training record: what it descends from, and which records it is meant to hold."""
+    base = read_record(problem.base_dir)
+    digest = _write_kept(problem, base, directory)
+    record = TrainingRecord(
+        task=problem.task_name,
+        recipe=problem.recipe,
+        recipe_digest=recipe_digest(problem.recipe) if problem.recipe else None,
+        data_digest=problem.data_digest,
+        holdout_digest=problem.holdout_digest,
+        columns=problem.columns,
+        records=len(problem.retain),
+        subjects=len(np.unique(problem.retain.subjects)),
+        excluded=len(problem.forget) + (base.excluded if base else 0),
+        seed=context.seed,
+        device=str(context.device),
+        threads=context.threads,
+        precision="fp32",
+        code_version=code_version(),
+        packages=package_versions(),
+        weights_digest=weights_digest(weight_files(directory)),
+        steps=outcome.steps,
+        # What a whole training of this line takes: later jobs compare their cost with it.
+        seconds=base.seconds if base else round(seconds, 3),
+        cost={"forward_passes": outcome.forward_passes, "backward_passes": outcome.backward_passes},
+        exposures_digest=digest,
+        parent=directory_digest(problem.base_dir),
+        unlearning=Unlearning(
+            method=spec.name,
+            params=params.model_dump(mode="json"),
+            forget_digest=forget_digest(problem.forget.ids),
+            forget_records=len(problem.forget),
+        ),
+    )
+    write_record(directory, record)
+
+
+def _write_kept(problem: Problem, base: TrainingRecord | None, directory: Path) -> str:
+    """The base's exposures without the forgotten records; without a base record, the retained ids alone."""
+    if base is None:
+        return write_exposures(directory, problem.retain.ids, None)
+    table = read_exposures(problem.base_dir)
+    kept = table.filter(pc.invert(pc.is_in(table["record_id"], value_set=_strings(problem.forget.ids))))
+    counts = kept["exposures"]
+    values = None if counts.null_count else counts.to_numpy()
+    return write_exposures(directory, np.array(kept["record_id"].to_pylist(), dtype=str), values)
+
+
+def _strings(ids: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.array([str(name) for name in ids], pa.string())
