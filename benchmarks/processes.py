@@ -29,16 +29,17 @@ def free_port() -> int:
 
 @contextmanager
 def environment(**values: str) -> Iterator[None]:
-    """LETHE_* variables of this process and its children are these and no others, until the end of the block."""
-    before = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LETHE_")}
+    """For this process and its children: these variables, and no other LETHE_* ones, until the end of the block."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("LETHE_")]:
+        del os.environ[name]
     os.environ.update(values)
     get_settings.cache_clear()
     database.dispose()
     try:
         yield
     finally:
-        for name in [name for name in os.environ if name.startswith("LETHE_")]:
-            del os.environ[name]
+        os.environ.clear()
         os.environ.update(before)
         get_settings.cache_clear()
         database.dispose()
@@ -115,14 +116,12 @@ class Run:
         return parsed
 
 
-def timed(command: Sequence[str], folder: Path, accept: Sequence[int] = (0,), **variables: str) -> Run:
+def timed(command: Sequence[str], folder: Path, accept: Sequence[int] = (0,)) -> Run:
     """Run a command to its end and ask the kernel what it cost (wait4). Raises RuntimeError for another exit code."""
     output, errors = folder / "stdout", folder / "stderr"
     with output.open("wb") as out, errors.open("wb") as err:
         began = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=out, stderr=err
-        )
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
     process.returncode = code = os.waitstatus_to_exitcode(status)

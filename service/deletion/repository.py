@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.audit import service as audit
-from service.database import new_id
+from service.database import new_id, pipelined
 from service.deletion.intake import Draft
 from service.deletion.models import DeletionRequest, IdempotencyRecord, RequestTarget
 from service.notify import outbox
@@ -30,23 +30,21 @@ _JOBS = table("jobs", column("id"), column("status"))
 
 def insert_drafts(session: Session, drafts: Sequence[Draft], actor: str) -> None:
     """Write requests, targets, suppression entries, audit events and outbox rows: five statements in all."""
-    connection = session.connection()
     now = drafts[0].request["created_at"]
-    connection.execute(_INSERT_REQUESTS, [draft.request for draft in drafts])
-    connection.execute(_INSERT_TARGETS, [target for draft in drafts for target in draft.targets])
-    connection.execute(
-        _INSERT_SUPPRESSED,
-        [
-            {"id": new_id("sup"), "pseudonym": pseudonym, "request_id": draft.id, "created_at": now}
-            for draft in drafts
-            for pseudonym in draft.pseudonyms
-        ],
-    )
-    for kind in dict.fromkeys(draft.event[0] for draft in drafts):
-        events = [(draft.id, draft.event[1]) for draft in drafts if draft.event[0] == kind]
-        audit.record_all(session, kind, actor=actor, events=events, at=now)
+    suppressed = [
+        {"id": new_id("sup"), "pseudonym": pseudonym, "request_id": draft.id, "created_at": now}
+        for draft in drafts
+        for pseudonym in draft.pseudonyms
+    ]
     waiting = {target["model_id"] for draft in drafts if draft.accepted for target in draft.targets}
-    outbox.put_all(session, outbox.REQUEST_ACCEPTED, sorted(waiting), now)
+    with pipelined(session) as connection:
+        connection.execute(_INSERT_REQUESTS, [draft.request for draft in drafts])
+        connection.execute(_INSERT_TARGETS, [target for draft in drafts for target in draft.targets])
+        connection.execute(_INSERT_SUPPRESSED, suppressed)
+        for kind in dict.fromkeys(draft.event[0] for draft in drafts):
+            events = [(draft.id, draft.event[1]) for draft in drafts if draft.event[0] == kind]
+            audit.record_all(session, kind, actor=actor, events=events, at=now)
+        outbox.put_all(session, outbox.REQUEST_ACCEPTED, sorted(waiting), now)
 
 
 def claim_key(
@@ -70,8 +68,8 @@ def claim_key(
         set_={name: insert.excluded[name] for name in row},
         where=_KEYS.c.expires_at <= draft.request["created_at"],
     )
-    result: Any = session.connection().execute(free, {"principal": principal, "key": key, **row})
-    return None if result.rowcount == 1 else session.get(IdempotencyRecord, (principal, key))
+    mine = session.connection().execute(free.returning(_KEYS.c.key), {"principal": principal, "key": key, **row})
+    return None if mine.first() is not None else session.get(IdempotencyRecord, (principal, key))
 
 
 def purge_keys(session: Session, now: datetime) -> int:

@@ -9,6 +9,11 @@ from service.verification.schema import Check, Evaluation
 
 _HEAD = ["Check", "Role", "Estimate", "Decides", "95 % interval", "Margin", "n / m", "Power", "Finds", "Result"]
 
+_NOT_DRAWN = (
+    "Scores are not drawn: they need a held-out set and at least five forgotten records, since with fewer a point in a "
+    "figure would be a person."
+)
+
 
 def verification(target: TargetPart) -> list[Block]:
     """Every check of the published attempt; empty where nothing was published."""
@@ -21,7 +26,7 @@ def verification(target: TargetPart) -> list[Block]:
         bullets([_explain(check) for check in evaluation.checks]),
         *_models(evaluation),
         *_metrics(evaluation),
-        *figures(target.plots, "scores", "roc"),
+        *(figures(target.plots, "scores", "roc") or [text(_NOT_DRAWN)]),
     ]
 
 

@@ -8,14 +8,16 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from service.reports import wording
 from service.reports.scores import ModelScores, Scores, auc, roc
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 INK = "#1b1e23"
 """Colour of text and axes. The HTML form replaces it by `currentColor`, so that figures follow light and dark."""
@@ -79,8 +81,9 @@ def score_histograms(scores: Scores, titles: Mapping[str, str]) -> bytes:
         figure = _figure(6.6, 0.75 + 1.4 * len(scores.models))
         panels = figure.subplots(len(scores.models), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         pooled = np.concatenate([part for model in scores.models for part in (model.forget, model.held_out)])
-        low, high = np.percentile(pooled, [0.5, 99.5])
-        edges = np.linspace(low, max(high, low + 1e-6), 1 + max(8, min(30, round(2 * scores.n**0.5))))
+        edges, by_ratio = _edges(pooled, bars=max(8, min(30, round(2 * scores.n**0.5))))
+        if by_ratio:
+            panels[-1].set_xscale("log")
         for axes, model in zip(panels, scores.models, strict=True):
             _histogram(axes, model, edges, titles.get(model.model, model.model))
         panels[-1].set_xlabel(scores.label)
@@ -90,7 +93,17 @@ def score_histograms(scores: Scores, titles: Mapping[str, str]) -> bytes:
         return _svg(figure)
 
 
-def _histogram(axes: "Axes", model: ModelScores, edges: Any, title: str) -> None:
+def _edges(values: "NDArray[np.float64]", bars: int) -> "tuple[NDArray[np.float64], bool]":
+    """Edges of the bars, and whether they are spaced by ratio: for losses that span more than two decades."""
+    import numpy as np
+
+    low, high = np.percentile(values, [0.5, 99.5])
+    if low > 0 and high > 100 * low:
+        return np.geomspace(low, high, bars + 1), True
+    return np.linspace(low, max(high, low + 1e-6), bars + 1), False
+
+
+def _histogram(axes: "Axes", model: ModelScores, edges: "NDArray[np.float64]", title: str) -> None:
     import numpy as np
 
     sets = (
@@ -128,7 +141,7 @@ def roc_curves(scores: Scores, titles: Mapping[str, str]) -> bytes:
         )
         axes.plot([floor, 1], [floor, 1], color=QUIET, linewidth=1, linestyle=":", label="guessing")
         for model in scores.models:
-            colour, line = _MODEL_STYLE[model.model.split("-")[0]]
+            colour, line = _MODEL_STYLE[next(filter(model.model.startswith, _MODEL_STYLE))]
             false, true = roc(model, scores.higher_is_member)
             seen = (false > 0) & (true > 0)
             label = f"{titles.get(model.model, model.model)}: AUC {auc(model, scores.higher_is_member):.3f}"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 MODELS = ("original", "candidate", "retrained")
 SETS = ("forget", "held_out")
 
-ScoreFiles = Mapping[str, Path | Mapping[str, Path]]
-"""Model -> one Arrow file with a column `set`, or one file per set."""
+ScoreFiles = Path | Mapping[str, Path | Mapping[str, Path]]
+"""A folder of <model>.arrow, or model -> one Arrow file with a column `set`, or model -> one file for each set."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ class Scores:
 
 def read_scores(files: ScoreFiles) -> Scores | None:
     """The scores of the models in `files`; None where a table or a set is missing."""
-    tables = {name: _sets(files[name]) for name in files if name.split("-")[0] in MODELS}
-    if not {"original", "candidate"} <= tables.keys():
+    if isinstance(files, Path):
+        files = {path.stem: path for path in sorted(files.glob("*.arrow"))}
+    tables = {name: _sets(files[name]) for name in files if name.startswith(MODELS)}
+    if not {"original", "candidate"} <= tables.keys() or not all(tables.values()):
         return None
     columns = set.intersection(*(set(table.column_names) for sets in tables.values() for table in sets.values()))
     column = "confidence" if "confidence" in columns else "loss"
@@ -59,7 +61,7 @@ def read_scores(files: ScoreFiles) -> Scores | None:
         label, higher = "logit-scaled confidence", True
     else:
         label, higher = "mean loss (nats per token)" if "tokens" in columns else "loss (nats)", False
-    order = sorted(tables, key=lambda name: MODELS.index(name.split("-")[0]))
+    order = sorted(tables, key=lambda name: (MODELS.index(next(filter(name.startswith, MODELS))), name))
     models = tuple(ModelScores(name, *(_values(tables[name][part], column) for part in SETS)) for name in order)
     scores = Scores(label, higher, models)
     return scores if scores.n and scores.m else None
@@ -71,6 +73,8 @@ def _sets(source: Path | Mapping[str, Path]) -> dict[str, Any]:
     if not isinstance(source, Path):
         return {part: _read(source[part]) for part in SETS}
     table = _read(source)
+    if "set" not in table.column_names:
+        return {}
     return {part: table.filter(pc.equal(table["set"], part)) for part in SETS}
 
 

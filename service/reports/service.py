@@ -9,6 +9,7 @@ one. Every file is replaced as a whole; writing again with the same facts change
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -19,8 +20,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.audit import sequencer
 from service.audit import service as audit
 from service.audit.models import AuditEvent
+from service.database import reading
 from service.errors import JobError, ReportNotReady, Unavailable
 from service.registry.files import write_atomic
 from service.reports.facts import JobEvidence, RequestFacts, TargetFacts
@@ -55,8 +58,8 @@ def _figure_path(name: str, request_id: str = "") -> Path:
 def write_job_evidence(evidence: JobEvidence, scores: ScoreFiles | None = None) -> Path:
     """Draw the job's figures and store what its reports will need; answers the evidence's folder.
 
-    `scores`: model ("original", "candidate", "retrained") -> its score table, see service/reports/scores.py. The
-    tables are personal data; the caller destroys them afterwards.
+    `scores`: the folder with original.arrow, candidate.arrow and the like of the published attempt, see
+    service/reports/scores.py. The tables are personal data; the caller destroys them afterwards.
     """
     from service.reports.figures import draw_job
 
@@ -81,7 +84,8 @@ def read_job_evidence(job_id: str) -> JobEvidence:
 def sealed_events(session: Session, refs: Iterable[str]) -> list[dict[str, Any]]:
     """The audit events about these rows in order of the chain, each with the chain hash before it.
 
-    Raises Unavailable while one of them is unsealed: `service.audit.sequencer.seal()` comes first.
+    `refs` for a report: the request, its jobs and the versions they published. Raises Unavailable while an event is
+    unsealed: `service.audit.sequencer.seal()` comes first.
     """
     events = audit.events_of(session, refs)
     if any(event["sequence"] is None for event in events):
@@ -91,6 +95,23 @@ def sealed_events(session: Session, refs: Iterable[str]) -> list[dict[str, Any]]
     query = select(AuditEvent.sequence, AuditEvent.chain_hash).where(AuditEvent.sequence.in_(before))
     hashes: dict[int | None, str | None] = {row.sequence: row.chain_hash for row in session.execute(query)}
     return [{**event, "previous_chain_hash": hashes.get(event["sequence"] - 1, audit.EMPTY_CHAIN)} for event in events]
+
+
+def collect_events(refs: Sequence[str], patience_seconds: float = 10.0) -> list[dict[str, Any]]:
+    """Seal what waits and answer `sealed_events`, trying again while another sequencer is at work.
+
+    Raises Unavailable when an event is still unsealed after `patience_seconds`.
+    """
+    end = time.monotonic() + patience_seconds
+    while True:
+        sequencer.seal()
+        try:
+            with reading() as session:
+                return sealed_events(session, refs)
+        except Unavailable:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.05)
 
 
 def write_request_report(

@@ -317,5 +317,5 @@ def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator
     if read.policy_digest != policy["digest"]:
         yield "the evaluation was made under another policy"
     check = read.check(MEMBERSHIP)
-    if check is not None and check.margin != margin_for(fixed.auc_margin, check.n or 0):
+    if check is not None and check.margin not in (None, margin_for(fixed.auc_margin, check.n or 0)):
         yield f"the margin {check.margin} is not the one of the policy for {check.n} records"

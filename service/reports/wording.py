@@ -64,7 +64,7 @@ def asked(report: Report) -> list[str]:
         f"Request {report.request.id} under {report.request.regulation.upper()}, received "
         f"{moment(report.clock.received_at)}, due {moment(report.clock.due_at)}.",
         f"It asks that the records of one person no longer take part in: {models}. The person appears in this report "
-        f"only as the keyed pseudonym {report.request.pseudonym[:16]}….",
+        f"only as the keyed pseudonym that begins with {report.request.pseudonym[:16]}.",
     ]
 
 

@@ -116,6 +116,11 @@ class Policy(_Section):
     approval: ApprovalPolicy = ApprovalPolicy()
     retention: RetentionPolicy = RetentionPolicy()
 
+    @property
+    def attempt_alpha(self) -> float:
+        """The error rate of one attempt: all approximate attempts of a job share `alpha` (Bonferroni)."""
+        return self.verification.alpha / max(1, self.ladder.approximate_attempts)
+
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of every value, defaults included."""
         return policy_digest(self.model_dump(mode="json"))

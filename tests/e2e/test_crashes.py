@@ -52,7 +52,7 @@ def _sleepers(world: World) -> int:
 
 
 def _kill_held(world: World) -> None:
-    world.poll(lambda: _sleepers(world), 60, "a worker inside the stage")
+    world.poll(lambda: _sleepers(world), 180, "a worker inside the stage")
     assert world.kill_workers() > 0
     world.sql(END_SLEEPERS)
 

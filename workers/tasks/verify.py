@@ -38,13 +38,12 @@ def run(work: Work) -> None:
         forget_ids=work.forget_ids(),
         task=work.model.task,
         policy=work.policy,
-        # Several attempts share one error rate: each is judged at its part of it (verification by union bound).
-        alpha=work.policy.verification.alpha / max(1, work.policy.ladder.approximate_attempts),
+        alpha=work.policy.attempt_alpha,
         ignore_record=False,
         context=materials.context_of(work, attempt.seed),
     )
     _write_tables(work.scratch / f"scores-{attempt.number}", tables)
-    _store(work, attempt, evaluation.model_dump(mode="json"))
+    _store(work, attempt, evaluation.as_json())
 
 
 def _write_tables(folder: Path, tables: "dict[str, pa.Table]") -> None:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from service.verification.policy import Policy
 from service.verification.schema import Basis, Check, Evaluation, ModelNumbers, Models, Records, SetNumbers
 from service.verification.verdict import decide, judge
 
+Grade = Literal["A", "B", "C"] | None
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 BASE, CANDIDATE, FAILED = "aa" * 32, "bb" * 32, "cc" * 32
 REQUEST, JOB = "req_01kbexample0000000000000001", "job_01kbexample0000000000000001"
@@ -58,7 +59,7 @@ def evaluation(basis: Basis = "measurement", **auc: Any) -> Evaluation:
     numbers = SetNumbers(loss=0.121, accuracy=0.962)
     figures = ModelNumbers(forget=numbers, retain=SetNumbers(loss=0.04, accuracy=0.991), held_out=numbers)
     return Evaluation(
-        schema="lethe/evaluation/1",
+        schema_id="lethe/evaluation/1",
         task="image-classification",
         records=Records(forget=90, retain=1347, held_out=300, retain_scored=1347),
         models=Models(original=figures, candidate=figures),
@@ -66,7 +67,7 @@ def evaluation(basis: Basis = "measurement", **auc: Any) -> Evaluation:
         metrics={"membership_auc": 0.518, "forgetting_rate_accuracy": 0.031, "memory_retention_rate": 0.984},
         verdict=verdict,
         basis=basis,
-        grade=grade,
+        grade=cast(Grade, grade),
         policy_digest=policy.digest(),
     )
 
@@ -82,12 +83,8 @@ def attempts(published: str = "nabla_tau") -> list[AttemptFacts]:
         }
         for step in range(0, 61, 4)
     ]
-    common = {"code_version": "0.1.0+g1a2b3c4", "device": "cpu", "peak_memory_bytes": 310_000_000}
-    failing = evaluation(
-        estimate=0.31,
-        ci=(0.25, 0.37),
-        ci95=(0.24, 0.38),
-    )
+    common: dict[str, Any] = {"code_version": "0.1.0+g1a2b3c4", "device": "cpu", "peak_memory_bytes": 310_000_000}
+    failing = evaluation(estimate=0.31, ci=(0.25, 0.37), ci95=(0.24, 0.38))
     passing = evaluation(basis="procedure") if published == "retrain" else evaluation()
     return [
         AttemptFacts(
@@ -173,6 +170,12 @@ def evidence(job_id: str = JOB, published: str = "nabla_tau", **changes: Any) ->
         ],
     }
     return JobEvidence.model_validate(facts | changes)
+
+
+def nothing_found(**changes: Any) -> JobEvidence:
+    """A job that had nothing to forget."""
+    absent: dict[str, Any] = dict.fromkeys(("plan", "new_version", "published_at", "retired"))
+    return evidence(**absent | {"attempts": [], "artefacts": [], "records": 0, "subjects": 0} | changes)
 
 
 def request(**changes: Any) -> RequestFacts:

@@ -25,11 +25,6 @@ def text_of(report: Report) -> str:
     return " ".join([str(document["decision"]), str(document["sections"]), str(document["verdicts"])])
 
 
-def empty_job() -> JobEvidence:
-    nothing = {"attempts": [], "plan": None, "new_version": None, "published_at": None, "retired": None}
-    return samples.evidence(**nothing, artefacts=[], records=0, subjects=0)
-
-
 def test_measured_publication() -> None:
     report = report_of(samples.evidence())
     assert report.request.outcome == "published"
@@ -49,7 +44,7 @@ def test_procedure_is_told_in_the_allowed_words() -> None:
 
 @pytest.mark.parametrize("outcome", ["no_records", "already_deleted"])
 def test_an_honest_answer_without_a_version(outcome: str) -> None:
-    report = report_of(empty_job(), outcome=outcome, records=0)
+    report = report_of(samples.nothing_found(), outcome=outcome, records=0)
     assert report.request.outcome == outcome
     assert report.publication is None
     assert report.verification is None

@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pypdf
 import pytest
@@ -62,7 +63,8 @@ def test_it_declares_pdf_a_and_embeds_every_font(pdf: bytes, reader: pypdf.PdfRe
     assert b"<pdfaid:part>3</pdfaid:part><pdfaid:conformance>B</pdfaid:conformance>" in pdf
     fonts = {}
     for page in reader.pages:
-        for font in page["/Resources"].get("/Font", {}).values():
+        resources: Any = page["/Resources"]
+        for font in resources.get("/Font", {}).values():
             (descendant,) = font.get_object()["/DescendantFonts"]
             descriptor = descendant.get_object()["/FontDescriptor"].get_object()
             fonts[font.get_object()["/BaseFont"]] = descriptor.keys() & {"/FontFile", "/FontFile2", "/FontFile3"}
@@ -89,7 +91,7 @@ def test_the_same_report_gives_the_same_bytes(pdf: bytes, written: str) -> None:
 
 
 def test_an_answer_without_records_can_be_printed(home: Path) -> None:
-    job = samples.evidence(attempts=[], plan=None, new_version=None, published_at=None, retired=None, artefacts=[])
+    job = samples.nothing_found()
     service.write_job_evidence(job)
     target = samples.target(outcome="no_records", records=0)
     service.write_request_report(samples.request(), [target], samples.events(job), samples.NOW)

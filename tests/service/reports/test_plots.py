@@ -42,7 +42,7 @@ def test_separate_files_for_each_set_read_like_one_with_a_column(tmp_path: Path)
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    paths = samples.score_tables(tmp_path)
+    paths = samples.score_tables(tmp_path / "whole")
     split: dict[str, dict[str, Path]] = {}
     for model, path in paths.items():
         with pa.OSFile(str(path)) as source:
@@ -53,7 +53,7 @@ def test_separate_files_for_each_set_read_like_one_with_a_column(tmp_path: Path)
             rows = table.filter(pc.equal(table["set"], part)).drop_columns(["set"])
             with pa.OSFile(str(split[model][part]), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
                 writer.write_table(rows)
-    one, two = read_scores(paths), read_scores(split)
+    one, two = read_scores(tmp_path / "whole"), read_scores(split)
     assert one is not None
     assert two is not None
     assert one.models[0].forget.tolist() == two.models[0].forget.tolist()

@@ -103,11 +103,28 @@ def test_events_carry_the_hash_before_them(database_url: str) -> None:
             audit.record(session, "request.accepted", actor="test", ref=ref, data={"x": 1.5})
     with reading() as session, pytest.raises(Unavailable, match="not sealed"):
         service.sealed_events(session, ["req_a", "job_a"])
-    sequencer.seal()
-    with reading() as session:
-        events = service.sealed_events(session, ["req_a", "job_a"])
+    events = service.collect_events(["req_a", "job_a"])
     assert [event["ref"] for event in events].count("req_a") == 2
     assert len(events) == 3
     assert list(verify_events(events)) == []
     first = next(event for event in events if event["sequence"] == min(entry["sequence"] for entry in events))
     assert (first["previous_chain_hash"] == audit.EMPTY_CHAIN) is (first["sequence"] == 1)
+
+
+def test_a_sequencer_that_is_busy_is_waited_for(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with transaction() as session:
+        audit.record(session, "request.accepted", actor="test", ref="req_a", data={})
+    seal, calls = sequencer.seal, []
+
+    def busy_at_first() -> int:
+        calls.append(1)
+        return seal() if len(calls) > 2 else 0
+
+    monkeypatch.setattr(sequencer, "seal", busy_at_first)
+    assert len(service.collect_events(["req_a"])) == 1
+    assert len(calls) == 3
+    with transaction() as session:
+        audit.record(session, "request.accepted", actor="test", ref="req_b", data={})
+    monkeypatch.setattr(sequencer, "seal", lambda: 0)
+    with pytest.raises(Unavailable, match="not sealed"):
+        service.collect_events(["req_b"], patience_seconds=0.1)

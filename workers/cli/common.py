@@ -1,0 +1,94 @@
+"""What the model owner's commands share: options, inputs, and a bar on standard error."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from service.datasets.records import RecordTable
+    from workers.modeling.problem import Context, Progress
+    from workers.modeling.recipe import Recipe
+
+Data = Annotated[Path, typer.Option(help="Training data: Parquet, JSONL, CSV or a folder of parts.")]
+Holdout = Annotated[Path | None, typer.Option(help="Records of people who were never trained on.")]
+Columns = Annotated[str, typer.Option(help="role=COLUMN,... where the names differ.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1; default from LETHE_DEVICE.")]
+Seed = Annotated[int | None, typer.Option(help="Default: the recipe's, else 0.")]
+TaskName = Annotated[str, typer.Option("--task", help="image-classification, text-classification or causal-lm.")]
+
+
+def open_data(path: Path, task: str, columns: str) -> "RecordTable":
+    """Checked records of a data set. Raises BadDataset, BadParameters."""
+    from service.datasets.checks import check_records
+    from service.datasets.columns import parse_pairs
+    from service.datasets.records import open_records
+
+    names = parse_pairs(columns, "--columns")
+    check_records(path, task, names, {})
+    return open_records(path, task, names)
+
+
+def digest_of(path: Path) -> str:
+    """The digest of a data set, as registration computes it."""
+    from service.datasets.sources import dataset_digest
+
+    return dataset_digest(path)
+
+
+def read_ids(path: Path) -> list[str]:
+    """Record ids, one a line. Raises BadParameters for a missing or empty file."""
+    from service.errors import BadParameters
+
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadParameters(f"--forget {path}: cannot be read as text, one record id a line") from error
+    ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise BadParameters(f"--forget {path}: names no record; write one record id a line")
+    return ids
+
+
+def choose_recipe(given: Path | None, model: Path) -> "Recipe | None":
+    """The recipe file, else the one in the model's training record."""
+    from workers.modeling.recipe import load_recipe
+    from workers.modeling.training_record import read_record
+
+    if given is not None:
+        return load_recipe(given)
+    record = read_record(model)
+    return record.recipe if record else None
+
+
+@contextmanager
+def running(device: str, seed: int, title: str) -> "Iterator[Context]":
+    """A context whose progress is a bar with ETA on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from service.settings import get_settings
+    from workers.modeling.devices import resolve_device, seed_everything
+    from workers.modeling.problem import Context
+
+    settings = get_settings()
+    seed_everything(seed, settings.threads)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    bar = Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not sys.stderr.isatty())
+    with bar:
+        line = bar.add_task(title, total=1.0)
+
+        def report(progress: "Progress") -> None:
+            bar.update(line, completed=progress.fraction, description=f"{title}: {progress.message}")
+
+        yield Context(resolve_device(device or settings.device), seed, settings.threads, report)
+
+
+def columns_of(table: Any) -> dict[str, str]:
+    """Role -> column as the training record keeps it."""
+    names: dict[str, str] = getattr(table, "columns", {})
+    return dict(names)

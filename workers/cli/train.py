@@ -1,0 +1,48 @@
+"""`lethe train`: a model directory by a recipe, with its training record."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli.output import AsJson, print_json
+from workers.cli.common import Columns, Data, Device, Holdout, Seed, digest_of, open_data, running
+
+command = typer.Typer(help="Train a model by a recipe.", add_completion=False)
+
+
+@command.command()
+def train(
+    recipe: Annotated[Path, typer.Option(help="TOML: model, training.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Directory to write; must not exist.")],
+    holdout: Holdout = None,
+    columns: Columns = "",
+    device: Device = "",
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model and write a Hugging Face directory plus its training record."""
+    from service.datasets.columns import parse_pairs
+    from workers.modeling.directories import directory_digest
+    from workers.modeling.recipe import load_recipe
+    from workers.modeling.train import Provenance, train_by_recipe
+
+    chosen = load_recipe(recipe)
+    task = chosen.model.task
+    records = open_data(data, task, columns)
+    held_out = open_data(holdout, task, columns) if holdout else None
+    provenance = Provenance(
+        data_digest=digest_of(data),
+        holdout_digest=digest_of(holdout) if holdout and held_out is not None else None,
+        columns=parse_pairs(columns, "--columns"),
+    )
+    number = chosen.training.seed if seed is None else seed
+    with running(device, number, "train") as context:
+        record = train_by_recipe(chosen, records, out, number, context, provenance)
+    told = {"out": str(out), "digest": directory_digest(out), "records": record.records, "steps": record.steps}
+    told |= {"seconds": record.seconds}
+    if as_json:
+        print_json(told)
+    else:
+        typer.echo(f"{out}: {record.records} records, {record.steps} steps, {record.seconds:.1f} s")

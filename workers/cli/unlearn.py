@@ -1,0 +1,124 @@
+"""`lethe unlearn`: the engine without the service, for an ML engineer at a shell."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli.output import AsJson, print_json
+from workers.cli.common import (
+    Columns,
+    Data,
+    Device,
+    Seed,
+    TaskName,
+    choose_recipe,
+    digest_of,
+    open_data,
+    read_ids,
+    running,
+)
+
+if TYPE_CHECKING:
+    from workers.modeling.problem import Context, Problem
+
+SCHEMA = "lethe/unlearning/1"
+
+command = typer.Typer(help="Make a model directory forget records, without the service.", add_completion=False)
+
+
+@command.command()
+def unlearn(
+    model: Annotated[Path, typer.Option(help="The model directory to start from.")],
+    task: TaskName,
+    data: Data,
+    forget: Annotated[Path, typer.Option(help="Record ids, one a line.")],
+    method: Annotated[str, typer.Option(help="A name from `lethe methods`, or auto for the ladder and the gate.")],
+    out: Annotated[Path, typer.Option(help="Directory to write; must not exist.")],
+    holdout: Annotated[Path | None, typer.Option(help="Records of people who were never trained on.")] = None,
+    params: Annotated[str, typer.Option(help="Parameters of the method, as JSON.")] = "{}",
+    recipe: Annotated[Path | None, typer.Option(help="For models trained elsewhere.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="TOML; for auto.")] = None,
+    references: Annotated[Path | None, typer.Option(help="A reference pool.")] = None,
+    columns: Columns = "",
+    device: Device = "",
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run one method, or with --method auto the service's ladder and gate; exit 0 when a candidate was written."""
+    from service.catalogue.methods import find_method
+    from service.errors import BadParameters
+    from workers.planning.attempt import build_problem, run_attempt
+
+    if references is not None:
+        raise BadParameters("--references: no method of this release uses a reference pool; leave it out")
+    chosen_params = _params(params)
+    if method != "auto":
+        find_method(method)
+    inputs = {
+        "data": open_data(data, task, columns),
+        "held_out": open_data(holdout, task, columns) if holdout else None,
+        "forget_ids": read_ids(forget),
+        "holdout_digest": digest_of(holdout) if holdout else None,
+    }
+    problem = build_problem(
+        base_dir=model,
+        task_name=task,
+        recipe=choose_recipe(recipe, model),
+        data_digest=digest_of(data),
+        columns=_pairs(columns),
+        **inputs,
+    )
+    number = seed if seed is not None else (problem.recipe.training.seed if problem.recipe else 0)
+    with running(device, number, method) as context:
+        if method == "auto":
+            told = _climb(problem, inputs, context, policy, out)
+        else:
+            told = _described(run_attempt(method, chosen_params, problem, context, out))
+    if as_json:
+        print_json(told)
+    else:
+        typer.echo(_sentence(told))
+    if not told.get("out"):
+        raise typer.Exit(1)
+
+
+def _params(text: str) -> dict[str, Any]:
+    from service.errors import BadParameters
+
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise BadParameters("--params must be a JSON object")
+    return found
+
+
+def _pairs(columns: str) -> dict[str, str]:
+    from service.datasets.columns import parse_pairs
+
+    return parse_pairs(columns, "--columns")
+
+
+def _described(result: Any) -> dict[str, Any]:
+    keys = ("method", "params", "seed", "seconds", "cpu_seconds", "peak_memory_bytes", "forward_passes")
+    keys += ("backward_passes", "steps", "records", "out", "digest", "notes")
+    return {"schema": SCHEMA} | {key: getattr(result, key) for key in keys}
+
+
+def _climb(problem: "Problem", inputs: dict[str, Any], context: "Context", policy: Path | None, out: Path) -> Any:
+    """The ladder of the service: each rung from the base weights, judged, until one passes."""
+    from service.verification.policy import load_policy
+    from workers.planning.climb import climb
+
+    climbed = climb(problem, inputs["data"], inputs["held_out"], load_policy(policy), context, out)
+    best = _described(climbed.passed) if climbed.passed else {"schema": SCHEMA, "out": None}
+    return best | {"method": "auto", "plan": climbed.plan.model_dump(mode="json"), "attempts": climbed.attempts}
+
+
+def _sentence(told: dict[str, Any]) -> str:
+    if not told.get("out"):
+        return "No candidate passed the gate; nothing was written."
+    return f"{told['out']}: {told['method']}, {told['records']} records, {told['seconds']:.1f} s"

@@ -1,0 +1,88 @@
+"""The ladder without the service: run, judge, keep what passes. The service does the same stage by stage."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.errors import Cancelled, LetheError
+from service.verification.policy import Policy
+from workers.modeling.problem import Context, Problem
+from workers.modeling.records import Records
+from workers.modeling.training_record import read_record
+from workers.planning.attempt import AttemptResult, run_attempt
+from workers.planning.evaluation import evaluate
+from workers.planning.ladder import Plan, Rung, plan_ladder
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """The plan, what each rung came to, and the attempt that passed (None: none did)."""
+
+    plan: Plan
+    attempts: list[dict[str, Any]]
+    passed: AttemptResult | None
+
+
+def climb(
+    problem: Problem, data: Records, held_out: Records | None, policy: Policy, context: Context, out: Path
+) -> Climbed:
+    """Try the rungs of the plan in order, each from the base weights; the first to pass is renamed to `out`."""
+    record = read_record(problem.base_dir)
+    plan = plan_ladder(
+        policy,
+        task=problem.task_name,
+        forget_records=len(problem.forget),
+        forget_subjects=len(np.unique(problem.forget.subjects)),
+        data_records=len(data),
+        has_recipe=problem.recipe is not None,
+        has_held_out=held_out is not None,
+        train_seconds=record.seconds if record else None,
+    )
+    attempts: list[dict[str, Any]] = []
+    for number, rung in enumerate(plan.rungs, 1):
+        candidate = out.with_name(f"{out.name}.attempt-{number}")
+        try:
+            result, told = _try(rung, number, problem, data, held_out, policy, context, candidate)
+            attempts.append(told)
+            if told["verdict"] == "pass":
+                candidate.rename(out)
+                return Climbed(plan, attempts, replace(result, out=str(out)))
+        except Cancelled:
+            raise
+        except LetheError as error:
+            attempts.append({"number": number, "method": rung.method, "error": error.detail, "verdict": None})
+        finally:
+            shutil.rmtree(candidate, ignore_errors=True)
+    return Climbed(plan, attempts, None)
+
+
+def _try(
+    rung: Rung,
+    number: int,
+    problem: Problem,
+    data: Records,
+    held_out: Records | None,
+    policy: Policy,
+    context: Context,
+    candidate: Path,
+) -> tuple[AttemptResult, dict[str, Any]]:
+    result = run_attempt(rung.method, rung.params, problem, replace(context, seed=context.seed + number), candidate)
+    evaluation, _ = evaluate(
+        original_dir=problem.base_dir,
+        candidate_dir=candidate,
+        retrained_dirs=[],
+        data=data,
+        held_out=held_out,
+        holdout_digest=problem.holdout_digest,
+        forget_ids=[str(name) for name in problem.forget.ids],
+        task=problem.task_name,
+        policy=policy,
+        alpha=policy.attempt_alpha,
+        ignore_record=False,
+        context=context,
+    )
+    told = {"number": number, "method": rung.method, "params": result.params, "seconds": result.seconds}
+    return result, told | {"verdict": evaluation.verdict, "evaluation": evaluation.as_json()}
