@@ -5,7 +5,6 @@ that of a whole process, by the kernel's own account (wait4), on one thread. In 
 with the round's seed, so that a fraction compares neighbours in time.
 """
 
-import json
 import sys
 import tempfile
 from collections import defaultdict
@@ -22,7 +21,7 @@ from workers.demo.world import Files, World, make_world
 ROUNDS = 3
 METHODS = ("retrain", "nabla_tau", "negative_gradient_plus")
 VERDICTS = {0: "pass", 1: "fail", 3: "inconclusive"}
-COLUMNS = ("step", "wall s", "CPU s", "of retrain", "without start-up", "peak MB", "of retrain", "verdict")
+COLUMNS = ("step", "wall s", "/retrain", "CPU s", "/retrain", "less start-up", "peak MB", "/retrain", "verdict")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _START = "import torch, transformers"
 _EVALUATE = "evaluate"
@@ -122,34 +121,40 @@ def _result(subjects: Sequence[Subject], costs: dict[str, Costs], rounds: int) -
     result = Result("cost", title, rounds, COLUMNS)
     for subject in subjects:
         forgotten = len(subject.forget.read_text().splitlines())
-        result.rows.append([f"[bold]{subject.name}[/bold]: {forgotten} of {subject.files.records}"] + [""] * 7)
+        result.rows.append([f"[bold]{subject.name}[/bold]: {forgotten} of {subject.files.records}"] + [""] * 8)
         for step in ("start-up", *METHODS, _EVALUATE):
             _add_step(result, subject.name, step, costs[subject.name])
     result.settings = {"threads": 1, "seeds": list(range(rounds)), "people": 12}
     result.notes = [
         "median (lowest–highest); whole processes: wall and CPU seconds, peak resident set; start-up: Python importing "
         "torch and transformers",
-        "of retrain: in the same round; without start-up: the same fraction of wall time above the start-up's",
+        "/retrain: as a fraction of the same figure of `retrain` in the same round; less start-up: the fraction of CPU "
+        "seconds above those of the start-up",
         f"verdicts of `lethe evaluate`, one for each seed 0 to {rounds - 1} (retraining: judged by procedure, once)",
     ]
     return result
 
 
 def _add_step(result: Result, name: str, step: str, costs: Costs) -> None:
-    floor = costs.spread("start-up", _wall).median
+    floor = costs.spread("start-up", _cpu).median
     wall, cpu, peak = (costs.spread(step, of) for of in (_wall, _cpu, _peak))
-    share, memory = (costs.fractions(step, of) for of in (_wall, _peak))
-    net = None if step == "start-up" else costs.fractions(step, _wall, floor)
+    of_wall, of_cpu, of_peak = (costs.fractions(step, of) for of in (_wall, _cpu, _peak))
+    net = None if step == "start-up" else costs.fractions(step, _cpu, floor)
     verdicts = costs.verdicts.get(step, [])
-    told = (
-        json.dumps({verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))}).strip("{}").replace('"', "")
-    )
-    cells = [f"  {step}", wall.text(1), f"{cpu.median:.1f}", share.text(2), net.text(2) if net else ""]
-    result.rows.append([*cells, f"{peak.median:.0f}", f"{memory.median:.2f}", told])
+    told = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in sorted(set(verdicts)))
+    cells = [
+        f"  {step}",
+        wall.text(1),
+        of_wall.text(2),
+        f"{cpu.median:.1f}",
+        of_cpu.text(2),
+        net.text(2) if net else "",
+    ]
+    result.rows.append([*cells, f"{peak.median:.0f}", f"{of_peak.median:.2f}", told])
     result.measurements.append(
         {"model": name, "step": step, "wall_seconds": wall, "cpu_seconds": cpu, "peak_mb": peak}
-        | {"wall_of_retrain": share, "wall_of_retrain_without_start": net, "memory_of_retrain": memory}
-        | {"own_seconds": costs.own_seconds.get(step, []), "verdicts": verdicts}
+        | {"wall_of_retrain": of_wall, "cpu_of_retrain": of_cpu, "cpu_of_retrain_without_start": net}
+        | {"memory_of_retrain": of_peak, "own_seconds": costs.own_seconds.get(step, []), "verdicts": verdicts}
     )
 
 

@@ -30,6 +30,7 @@
         ├── OutOfMemory         500  out_of_memory
         ├── DiskFull            507  disk_full
         ├── Cancelled           499  cancelled
+        ├── Unevaluable         500  unevaluable
         └── LeaseLost           500  lease_lost
 
 A class is an HTTP status and a stable code. The message says what was wrong, where, and how to mend it, in one line
@@ -186,6 +187,12 @@ class DiskFull(JobError):
 
 class Cancelled(JobError):
     status, code, title = 499, "cancelled", "Cancelled"
+
+
+class Unevaluable(JobError):
+    """Scores that no check can be computed from; never a pass, and not a fail of the candidate either."""
+
+    code, title = "unevaluable", "The candidate could not be evaluated"
 
 
 class LeaseLost(JobError):

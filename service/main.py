@@ -62,6 +62,9 @@ def create_app() -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    import os
+    import anyio.to_thread
+    anyio.to_thread.current_default_thread_limiter().total_tokens = int(os.environ.get("TOK", "40"))
     withdraw = telemetry.add_source(gauges.read)
     yield
     withdraw()

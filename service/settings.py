@@ -17,9 +17,7 @@ class ApiSettings(BaseModel):
     port: int = 8000
     body_limit_bytes: int = Field(1 << 20, description="bodies over this answer 413")
     batch_limit: int = Field(1000, description="requests in one batch call")
-    pool_size: int = Field(
-        20, description="database connections kept open; callers beyond it wait, they do not fail"
-    )
+    pool_size: int = Field(20, description="database connections kept open; callers beyond it wait, they do not fail")
     idempotency_hours: int = 24
 
 
@@ -28,9 +26,7 @@ class JobSettings(BaseModel):
 
     lease_seconds: float = Field(30.0, description="a job whose lease is older than this may be taken over")
     tick_seconds: float = Field(0.25, description="pause between two rounds of the scheduler")
-    resend_seconds: float = Field(
-        5.0, description="a message not picked up after this is sent again, with back-off"
-    )
+    resend_seconds: float = Field(5.0, description="a message not picked up after this is sent again, with back-off")
     max_claims: int = Field(5, description="claims of one stage before the job fails")
     time_limit_seconds: int = Field(6 * 3600, description="hard limit of one stage")
 
@@ -38,9 +34,7 @@ class JobSettings(BaseModel):
 class WebhookSettings(BaseModel):
     """Outgoing callbacks."""
 
-    allow_private: bool = Field(
-        False, description="permit loopback and private addresses (tests, closed networks)"
-    )
+    allow_private: bool = Field(False, description="permit loopback and private addresses (tests, closed networks)")
     timeout_seconds: float = 15.0
     max_attempts: int = 8
 
@@ -58,9 +52,7 @@ class Settings(BaseSettings):
     api_key: SecretStr = SecretStr("")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
     threads: int = Field(1, description="CPU threads of one training process; part of reproducibility")
-    master_key: SecretStr = Field(
-        SecretStr(""), description="64 hex digits; pseudonyms and key wrapping hang on it"
-    )
+    master_key: SecretStr = Field(SecretStr(""), description="64 hex digits; pseudonyms and key wrapping hang on it")
     log_level: str = "INFO"
     api: ApiSettings = ApiSettings()
     jobs: JobSettings = JobSettings()

@@ -1,6 +1,8 @@
 """Audit events: written in the transaction of the change they record, read and checked afterwards."""
 
 import hashlib
+import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -10,13 +12,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.audit.models import AuditEvent, AuditHead
-from service.database import new_id
+from service.database import Insert, insert_all, new_id
 
 EMPTY_CHAIN = hashlib.sha256(b"").hexdigest()
 """The chain hash before the first event: SHA-256 of nothing, as for an empty RFC 6962 log."""
 
-_EVENTS = AuditEvent.__table__
-_INSERT = _EVENTS.insert()  # type: ignore[attr-defined]
+_LONG_NUMBER = re.compile(r"\d{16}")
+_INSERT = Insert(AuditEvent.__table__, "id", "kind", "at", "actor", "ref", "data")
 
 
 def record(
@@ -36,19 +38,32 @@ def record_all(
 
     Raises ValueError for data that RFC 8785 cannot write: NaN, integers beyond 2**53, keys that are not strings.
     """
-    if not events:
-        return []
+    insert, rows = written(kind, actor=actor, events=events, at=at)
+    if rows:
+        insert_all(session, (insert, rows))
+    return [str(row["id"]) for row in rows]
+
+
+def written(
+    kind: str, *, actor: str, events: Sequence[tuple[str, dict[str, Any]]], at: datetime | None = None
+) -> tuple[Insert, list[dict[str, Any]]]:
+    """The same as a part of `insert_all`, for a caller that writes to other tables in the same round trip."""
     for _, data in events:
-        rfc8785.dumps(data)  # what cannot be hashed must fail here, not stop the sequencer later
+        _require_hashable(data)
     # Whole milliseconds: every database and JSON writer keeps them alike, and the hash is taken over the text.
     moment = (at or datetime.now(UTC)).astimezone(UTC)
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-    rows = [
+    return _INSERT, [
         {"id": new_id("evt"), "kind": kind, "at": moment, "actor": actor, "ref": ref, "data": data}
         for ref, data in events
     ]
-    session.connection().execute(_INSERT, rows)
-    return [str(row["id"]) for row in rows]
+
+
+def _require_hashable(data: dict[str, Any]) -> None:
+    """What cannot be hashed must fail where it is written, and not stop the sequencer later."""
+    # The quick look finds NaN and what is no JSON; only long runs of digits may be integers that RFC 8785 refuses.
+    if _LONG_NUMBER.search(json.dumps(data, allow_nan=False)):
+        rfc8785.dumps(data)
 
 
 def timestamp(moment: datetime) -> str:

@@ -25,7 +25,7 @@ METHODS: tuple[MethodSpec, ...] = (
         needs=("held_out",),
         summary="raise each forgotten record's loss to the held-out level, keep the rest",
         guarantee="none: judged by measurement",
-        source="Trippa et al. 2024, arXiv 2403.14339, with a per-record hinge and an alpha floor",
+        source="Trippa et al. 2024, arXiv 2403.14339, with a per-record hinge, rank targets and an alpha floor",
     ),
     MethodSpec(
         name="negative_gradient_plus",

@@ -1,37 +1,57 @@
-"""Parameters of the unlearning methods: defaults of the papers, ranges, and no unknown names."""
+"""Parameters of the unlearning methods: types, ranges and defaults, without torch.
+
+None means "from the recipe": methods that descend from the served weights take the batch size of its training and two
+thirds of its peak learning rate, since a rate that trained the model is of the right size to move it.
+"""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class _Params(BaseModel):
+class MethodParams(BaseModel):
+    """Base of all parameter models: unknown names are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RetrainParams(_Params):
-    """`retrain` follows the recipe; there is nothing to choose."""
+class RetrainParams(MethodParams):
+    """Retraining has none: the recipe decides."""
 
 
-class NablaTauParams(_Params):
-    """`nabla_tau` (2403.14339): hinge to the held-out level, weight alpha decaying to 0."""
+class DescentParams(MethodParams):
+    """What methods that start from the served weights have in common.
 
-    alpha_floor: float = Field(0.1, ge=0, le=1, description="smallest initial weight of the forget term")
-    hinge: Literal["record", "batch"] = Field("record", description="batch is the official rule")
-    passes: int = Field(20, ge=1, le=500, description="passes over the forget set")
-    forget_batch: int = Field(64, ge=1)
-    retain_batch: int = Field(64, ge=1)
-    learning_rate: float | None = Field(None, gt=0, description="default by task")
-    refresh: int = Field(2, ge=1, description="forget passes between two looks at the held-out level")
-    repair_steps: int = Field(20, ge=0, description="retain-only steps at the end")
+    `passes` counts visits of each forgotten record (None: four tenths of the recipe's epochs, at least 3; 12 without
+    a recipe); `min_steps` raises them for small forget sets, to no more than that many visits.
+    """
+
+    target: Literal["quantile", "mean"] = Field(
+        "quantile",
+        description="loss each forgotten record is brought to: the selection loss of the same rank, or their mean",
+    )
+    learning_rate: float | None = Field(None, gt=0, lt=1, description="peak rate of AdamW")
+    passes: int | None = Field(None, ge=1, le=1000, description="visits of each forgotten record")
+    min_steps: int = Field(36, ge=1, le=10_000, description="least number of steps")
+    forget_batch: int | None = Field(None, ge=1, le=100_000)
+    retain_batch: int | None = Field(None, ge=1, le=100_000)
+    refresh: int = Field(2, ge=1, le=1000, description="passes between two measurements of the selection loss")
 
 
-class NegativeGradientPlusParams(_Params):
-    """`negative_gradient_plus`: alpha CE(R) - (1 - alpha) CE(F), the forget term capped per record."""
+class NablaTauParams(DescentParams):
+    """nabla-tau (2403.14339). `alpha_scale` is the paper's 5/3, 0.5 its fixed weight for text."""
 
-    alpha: float = Field(0.95, gt=0, lt=1, description="weight of the retain term")
-    epochs: float = Field(2.0, gt=0, le=50, description="passes over the retain set")
-    cap_deviations: float = Field(0.0, ge=0, description="cap = held-out mean + this many standard deviations")
-    forget_passes: int = Field(20, ge=1, description="no forgotten record is ascended more often than this")
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float | None = Field(None, gt=0, description="default by task")
+    hinge: Literal["record", "batch"] = Field("record", description="per record, or the paper's batch mean")
+    alpha_scale: float = Field(5 / 3, ge=0, le=100, description="first weight of the forget term per |F|/|D|")
+    alpha_floor: float = Field(0.5, ge=0, le=0.9, description="least first weight of the forget term")
+
+
+class NegativeGradientPlusParams(DescentParams):
+    """Capped NegGrad+."""
+
+    alpha: float | None = Field(
+        None, gt=0, lt=1, description="weight of the retain term; default 0.7 for classifiers, 0.85 for language models"
+    )
+    cap_deviations: float = Field(
+        0.0, ge=0, le=10, description="standard deviations of the selection losses added to the cap"
+    )

@@ -149,9 +149,7 @@ class Stack:
             data = self.home / "broker"
             data.mkdir(exist_ok=True)
             socket = self._run_dir / "broker.sock"
-            options = (
-                f"--port 0 --unixsocket {socket} --unixsocketperm 700 --appendonly yes --appendfsync always"
-            )
+            options = f"--port 0 --unixsocket {socket} --unixsocketperm 700 --appendonly yes --appendfsync always"
             self._spawn("broker", [str(server), *options.split(), "--save", "", "--dir", str(data)])
             self._wait_for(socket.exists, "the embedded broker did not start")
             url = f"redis+socket://{socket}?virtual_host=0"
@@ -160,9 +158,7 @@ class Stack:
     def _prepare(self) -> None:
         self._lethe("db", "upgrade")
         if not self.key_file.is_file():
-            created = json.loads(
-                self._lethe("keys", "create", "--role", "admin", "--name", "admin", "--json")
-            )
+            created = json.loads(self._lethe("keys", "create", "--role", "admin", "--name", "admin", "--json"))
             write_atomic(self.key_file, (created["key"] + "\n").encode(), mode=0o600)
 
     def _lethe(self, *arguments: str) -> str:

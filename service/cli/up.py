@@ -24,9 +24,7 @@ def up(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with Stack(
-        Path(settings.home), host or settings.api.host, port or settings.api.port, workers=workers
-    ) as stack:
+    with Stack(Path(settings.home), host or settings.api.host, port or settings.api.port, workers=workers) as stack:
         typer.echo(f"Lethe is up at {stack.url}  (admin key in {stack.key_file}, logs in {stack.logs})")
         while not stop.wait(0.5):
             stack.mend()

@@ -31,7 +31,8 @@ class Draft:
     request: dict[str, Any]
     targets: list[dict[str, Any]]
     pseudonyms: list[str]
-    event: tuple[str, dict[str, Any]]
+    event: tuple[str, str, dict[str, Any]]
+    """Kind, ref, data."""
     all_models: frozenset[str] | None
     """Ids of the models that "all" meant when the draft was made, or None when the caller named them."""
 
@@ -47,8 +48,8 @@ class Draft:
 
     def view(self) -> dict[str, Any]:
         """The request object, from values that are known already."""
-        blank = {"stage": None, "progress": 0.0, "reason": None, "attempts": 0, "extended_at": None}
-        row = cast("DeletionRequest", SimpleNamespace(**blank, completed_at=None, cancellable=True, **self.request))
+        blank = dict.fromkeys(("stage", "reason", "extended_at", "completed_at"))
+        row = cast("DeletionRequest", SimpleNamespace(**blank, **self.request))
         empty = dict.fromkeys(("job_id", "outcome", "records", "base_version", "new_version", "verdict", "grade"))
         targets = [cast("RequestTarget", SimpleNamespace(**empty | target)) for target in self.targets]
         return request_view(row, targets, self.request["created_at"])
@@ -76,6 +77,9 @@ def draft(body: CreateRequest, principal: Principal, models: Mapping[str, Intake
         "sealed": sealed,
         "data_key": data_key,
         "callback_url": body.callback_url,
+        "cancellable": True,
+        "progress": 0.0,
+        "attempts": 0,
         "created_at": now,
         "received_at": received_at,
         "acknowledged_at": now,
@@ -93,7 +97,7 @@ def draft(body: CreateRequest, principal: Principal, models: Mapping[str, Intake
     }
     kind = "request.accepted" if status == "accepted" else "request.received"
     everything = frozenset(model.id for model in chosen) if body.models is None else None
-    return Draft(request, targets, pseudonyms, (kind, event), everything)
+    return Draft(request, targets, pseudonyms, (kind, request_id, event), everything)
 
 
 def _received(given: datetime | None, now: datetime) -> datetime:

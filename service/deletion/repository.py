@@ -1,4 +1,4 @@
-"""Rows of deletion requests. Intake uses Core inserts: one statement a table, however many requests."""
+"""Rows of deletion requests. Intake writes one statement a table, however many requests."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -9,20 +9,35 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.audit import service as audit
-from service.database import new_id, pipelined
+from service.database import Insert, insert_all, new_id
 from service.deletion.intake import Draft
 from service.deletion.models import DeletionRequest, IdempotencyRecord, RequestTarget
 from service.notify import outbox
 from service.subjects.models import SuppressionEntry
 
-_REQUESTS: Any = DeletionRequest.__table__
-_TARGETS: Any = RequestTarget.__table__
-_SUPPRESSED: Any = SuppressionEntry.__table__
 _KEYS: Any = IdempotencyRecord.__table__
 
-_INSERT_REQUESTS = _REQUESTS.insert()
-_INSERT_TARGETS = _TARGETS.insert()
-_INSERT_SUPPRESSED = _SUPPRESSED.insert()
+_INSERT_REQUESTS = Insert(
+    DeletionRequest.__table__,
+    "id",
+    "status",
+    "regulation",
+    "external_id",
+    "submitted_by",
+    "pseudonym",
+    "sealed",
+    "data_key",
+    "callback_url",
+    "cancellable",
+    "progress",
+    "attempts",
+    "created_at",
+    "received_at",
+    "acknowledged_at",
+    "due_at",
+)
+_INSERT_TARGETS = Insert(RequestTarget.__table__, "id", "request_id", "model_id", "model_name")
+_INSERT_SUPPRESSED = Insert(SuppressionEntry.__table__, "id", "pseudonym", "request_id", "created_at")
 
 # Named, not imported: jobs are a layer above. Only which jobs have ended is asked.
 _JOBS = table("jobs", column("id"), column("status"))
@@ -37,14 +52,18 @@ def insert_drafts(session: Session, drafts: Sequence[Draft], actor: str) -> None
         for pseudonym in draft.pseudonyms
     ]
     waiting = {target["model_id"] for draft in drafts if draft.accepted for target in draft.targets}
-    with pipelined(session) as connection:
-        connection.execute(_INSERT_REQUESTS, [draft.request for draft in drafts])
-        connection.execute(_INSERT_TARGETS, [target for draft in drafts for target in draft.targets])
-        connection.execute(_INSERT_SUPPRESSED, suppressed)
-        for kind in dict.fromkeys(draft.event[0] for draft in drafts):
-            events = [(draft.id, draft.event[1]) for draft in drafts if draft.event[0] == kind]
-            audit.record_all(session, kind, actor=actor, events=events, at=now)
-        outbox.put_all(session, outbox.REQUEST_ACCEPTED, sorted(waiting), now)
+    events = [
+        audit.written(kind, actor=actor, events=[each.event[1:] for each in drafts if each.event[0] == kind], at=now)
+        for kind in dict.fromkeys(draft.event[0] for draft in drafts)
+    ]
+    insert_all(
+        session,
+        (_INSERT_REQUESTS, [draft.request for draft in drafts]),
+        (_INSERT_TARGETS, [target for draft in drafts for target in draft.targets]),
+        (_INSERT_SUPPRESSED, suppressed),
+        *events,
+        outbox.written(outbox.REQUEST_ACCEPTED, sorted(waiting), now),
+    )
 
 
 def claim_key(

@@ -120,9 +120,7 @@ def _start(session: Session, waiting: Waiting) -> str | None:
     target_ids = [row.id for row in rows]
     session.execute(update(RequestTarget).where(RequestTarget.id.in_(target_ids)).values(job_id=job_id))
     lifecycle.mark_running(session, sorted({row.request_id for row in rows}), job_id)
-    audit.record(
-        session, "job.created", actor="scheduler", ref=job_id, data={"model": model.id, "requests": len(rows)}
-    )
+    audit.record(session, "job.created", actor="scheduler", ref=job_id, data={"model": model.id, "requests": len(rows)})
     events.emit(session, job_id, "stage", stage="resolve", status="queued", requests=len(rows))
     return job_id
 

@@ -20,18 +20,14 @@ from service.jobs.models import Job
 from service.jobs.schemas import job_view
 from service.registry.pages import Page, page_of
 
-router = APIRouter(
-    prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(require("reviewer", "auditor", "operator"))]
-)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(require("reviewer", "auditor", "operator"))])
 
 _POLL_SECONDS = 0.3
 _HEARTBEAT_SECONDS = 15.0
 
 
 @router.get("", responses=problems(Invalid))
-def list_jobs(
-    page: Annotated[Page, Depends()], status: str | None = None, model: str | None = None
-) -> dict[str, Any]:
+def list_jobs(page: Annotated[Page, Depends()], status: str | None = None, model: str | None = None) -> dict[str, Any]:
     """Jobs, newest first."""
     query = select(Job)
     if status:
@@ -56,8 +52,7 @@ def _view(session: Any, job: Job) -> dict[str, Any]:
 @router.get(
     "/{job_id}/events",
     response_class=StreamingResponse,
-    responses=problems(NotFound)
-    | {200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}},
+    responses=problems(NotFound) | {200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}},
 )
 async def stream_events(
     job_id: str,

@@ -33,9 +33,7 @@ def job_view(job: Job, attempts: list[Attempt], requests: list[str]) -> dict[str
         "stage": job.stage,
         "requests": requests,
         "plan": job.plan,
-        "scope": {key: job.scope[key] for key in ("records", "subjects") if key in job.scope}
-        if job.scope
-        else None,
+        "scope": {key: job.scope[key] for key in ("records", "subjects") if key in job.scope} if job.scope else None,
         "attempts": [attempt_view(attempt) for attempt in attempts],
         "progress": job.progress,
         "eta_seconds": job.eta_seconds,

@@ -55,9 +55,7 @@ def report_progress(
         progress = overall_progress(stage, fraction)
         values = {"progress": progress, "eta_seconds": eta_seconds}
         session.execute(update(Job).where(Job.id == job_id).values(**values, metrics=metrics))
-        attempts = (
-            session.scalar(select(func.count()).select_from(Attempt).where(Attempt.job_id == job_id)) or 0
-        )
+        attempts = session.scalar(select(func.count()).select_from(Attempt).where(Attempt.job_id == job_id)) or 0
         lifecycle.set_progress(session, job_id, stage, progress, attempts)
         events.emit(session, job_id, "progress", stage=stage, **values)
         if metrics:
@@ -70,10 +68,7 @@ def enter_stage(claim: leases.Claim, device: str | None = None) -> None:
         progress = overall_progress(claim.stage, 0.0)
         values: dict[str, Any] = {"progress": progress} | ({"device": device} if device else {})
         session.execute(update(Job).where(Job.id == claim.job_id).values(**values))
-        attempts = (
-            session.scalar(select(func.count()).select_from(Attempt).where(Attempt.job_id == claim.job_id))
-            or 0
-        )
+        attempts = session.scalar(select(func.count()).select_from(Attempt).where(Attempt.job_id == claim.job_id)) or 0
         lifecycle.set_progress(session, claim.job_id, claim.stage, progress, attempts)
         events.emit(session, claim.job_id, "stage", stage=claim.stage, status="running", claim=claim.claims)
 

@@ -25,9 +25,7 @@ def signing_secret() -> str:
 def body_of(request_id: str, status: str, external_id: str | None, now: datetime) -> bytes:
     """The JSON body: type, timestamp, data."""
     data = {"id": request_id, "status": status, "external_id": external_id}
-    return json.dumps(
-        {"type": f"deletion_request.{status}", "timestamp": now.isoformat(), "data": data}
-    ).encode()
+    return json.dumps({"type": f"deletion_request.{status}", "timestamp": now.isoformat(), "data": data}).encode()
 
 
 def check_address(url: str) -> None:

@@ -18,7 +18,8 @@ def draw_job(job: JobEvidence, files: ScoreFiles | None) -> list[Drawn]:
     if attempt is None or job.new_version is None:
         return []
     drawn: list[Drawn] = []
-    scores = read_scores(files) if files else None
+    unit = attempt.verification.unit if attempt.verification else "token"
+    scores = read_scores(files, unit) if files else None
     if scores and scores.n >= plots.MINIMUM:
         drawn += _score_figures(job, job.new_version, scores)
     curve = plots.unlearning_curve(attempt.curve, attempt.method)

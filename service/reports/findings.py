@@ -9,6 +9,14 @@ from service.verification.schema import Check, Evaluation
 
 _HEAD = ["Check", "Role", "Estimate", "Decides", "95 % interval", "Margin", "n / m", "Power", "Finds", "Result"]
 
+_FIGURES = {
+    "loss": "mean loss (nats)",
+    "accuracy": "accuracy",
+    "perplexity": "perplexity",
+    "nats_per_byte": "nats per UTF-8 byte",
+}
+_SUFFIXES = ("_do_nothing", "_retrained")
+_COLUMNS = ("_do_nothing", "", "_retrained")
 _NOT_DRAWN = (
     "Scores are not drawn: they need a held-out set and at least five forgotten records, since with fewer a point in a "
     "figure would be a person."
@@ -35,13 +43,16 @@ def _summary(evaluation: Evaluation) -> str:
     scored = f" ({sizes.retain_scored:,} of them scored)" if sizes.retain_scored != sizes.retain else ""
     levels = sorted({round(100 * (1 - 2 * check.alpha), 2) for check in evaluation.checks if check.alpha})
     told = " and ".join(f"{level:g} %" for level in levels)
-    return (
-        f"Basis: {evaluation.basis}. Grade: {evaluation.grade or 'none'}. Records: {sizes.forget:,} forgotten, "
-        f"{sizes.retain:,} kept{scored}, {sizes.held_out:,} held out and never trained on. "
-        + (f"The interval that decides a pass has the level {told}. " if told else "")
-        + "Power is the chance that a model without any leak passes; finds is the smallest effect that is found "
-        "with a chance of 80 %."
-    )
+    verdict = f"{evaluation.verdict}, since {evaluation.reason}" if evaluation.reason else evaluation.verdict
+    lines = [
+        f"Basis: {evaluation.basis}. Grade: {evaluation.grade or 'none'}. Verdict: {sentence(verdict)}",
+        f"Records: {sizes.forget:,} forgotten, {sizes.retain:,} kept{scored}, {sizes.held_out:,} held out and never "
+        "trained on.",
+        f"The interval that decides a pass has the level {told}." if told else "",
+        "Power is the chance that a model without any leak passes; finds is the smallest effect that is found with a "
+        "chance of 80 %.",
+    ]
+    return " ".join(line for line in lines if line)
 
 
 def _row(check: Check) -> list[Cell]:
@@ -63,7 +74,7 @@ def _row(check: Check) -> list[Cell]:
 def _explain(check: Check) -> str:
     people = f", clustered by {check.cluster}" if check.cluster else ""
     if check.clusters:
-        people += f" ({check.clusters[0]:,} and {check.clusters[1]:,} of them)"
+        people += f" ({' and '.join(f'{size:,}' for size in check.clusters)} of them)"
     reason = f" {sentence(check.reason[:1].upper() + check.reason[1:])}" if check.reason else ""
     return f"{check_name(check)}: {sentence(check.statistic + people)}{reason}"
 
@@ -71,12 +82,12 @@ def _explain(check: Check) -> str:
 def _models(evaluation: Evaluation) -> list[Block]:
     """Mean loss and accuracy or perplexity on each set, a column for each model."""
     models = evaluation.models
-    names = ["old version", "new version", *(f"retrained {index}" for index, _ in enumerate(models.retrained, 1))]
+    names = ["Old version", "New version", *(f"Retrained {index}" for index, _ in enumerate(models.retrained, 1))]
     sets = {"forget": "forgotten records", "retain": "kept records", "held_out": "held-out records"}
     rows: list[list[Cell]] = []
     for part, words in sets.items():
         scored = [getattr(model, part) for model in (models.original, models.candidate, *models.retrained)]
-        for figure, name in (("loss", "mean loss (nats)"), ("accuracy", "accuracy"), ("perplexity", "perplexity")):
+        for figure, name in _FIGURES.items():
             values = [getattr(numbers, figure, None) for numbers in scored]
             if any(value is not None for value in values):
                 rows.append([f"{words}: {name}", *(number(value) for value in values)])
@@ -84,15 +95,19 @@ def _models(evaluation: Evaluation) -> list[Block]:
 
 
 def _metrics(evaluation: Evaluation) -> list[Block]:
-    rows: list[list[Cell]] = [[name.replace("_", " "), number(value)] for name, value in _flat(evaluation.metrics)]
-    return [table(["Metric (diagnostic)", "Value"], rows, "lr")] if rows else []
+    """Diagnostic numbers beside those of doing nothing and of retrained models, where they were measured."""
+    metrics = evaluation.metrics
+    names = [name for name in metrics if not name.endswith(_SUFFIXES) and _told(metrics[name]) != "–"]
+    rows: list[list[Cell]] = [
+        [name.replace("_", " "), *(_told(metrics.get(name + suffix)) for suffix in _COLUMNS)] for name in names
+    ]
+    head = ["Metric (diagnostic)", "Old version", "New version", "Retrained"]
+    used = [0, *(column for column in (1, 2, 3) if any(row[column] != "–" for row in rows))]
+    rows = [[row[column] for column in used] for row in rows]
+    return [table([head[column] for column in used], rows, "l" + "r" * (len(used) - 1))] if rows else []
 
 
-def _flat(metrics: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    pairs: list[tuple[str, float]] = []
-    for key, value in metrics.items():
-        if isinstance(value, dict):
-            pairs += _flat(value, f"{prefix}{key}: ")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            pairs.append((f"{prefix}{key}", value))
-    return pairs
+def _told(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_told(entry) for entry in value) or "–"
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else "–"

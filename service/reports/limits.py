@@ -23,6 +23,7 @@ def limits_of(target: TargetFacts, job: JobEvidence) -> list[str]:
         *_basis(evaluation),
         *_sizes(job, evaluation.check("membership_auc")),
         *_positive_control(evaluation.check("positive_control")),
+        *_comparison(evaluation),
         *_people(target, job),
         "This release plants no canaries and trains no reference models: nothing here is calibrated record by record "
         "against models that never saw the record, and an average over records can hide a single one.",
@@ -75,12 +76,25 @@ def _positive_control(control: Check | None) -> list[str]:
             "Whether the attack finds these records in the old version at all was not measured; where it found "
             "nothing before, finding nothing after says little."
         ]
-    if control.ci95[0] <= CHANCE <= control.ci95[1]:
+    if control.verdict == "inconclusive" or control.ci95[0] <= CHANCE <= control.ci95[1]:
         return [
             "Nothing was detectable before or after: the same attack did not clearly find these records in the old "
             "version either, so that its result on the new one says little about them."
         ]
     return []
+
+
+def _comparison(evaluation: Evaluation) -> list[str]:
+    """Where the two sets differ anyway, or where a sample stands for the kept records."""
+    lines, sizes, blind = [], evaluation.records, evaluation.check("blind_baseline")
+    if blind is not None and blind.verdict == "inconclusive":
+        lines.append(
+            "Forgotten and held-out records can be told apart without any model, so that the attack's AUC on them "
+            "cannot be interpreted."
+        )
+    if sizes.retain_scored < sizes.retain:
+        lines.append(f"{sizes.retain_scored:,} of {sizes.retain:,} kept records were scored, drawn at random.")
+    return lines
 
 
 def _people(target: TargetFacts, job: JobEvidence) -> list[str]:

@@ -48,22 +48,45 @@ class Scores:
         return min((len(model.held_out) for model in self.models), default=0)
 
 
-def read_scores(files: ScoreFiles) -> Scores | None:
-    """The scores of the models in `files`; None where a table or a set is missing."""
+@dataclass(frozen=True)
+class Scale:
+    """Which column is the score, per which other column."""
+
+    label: str
+    higher_is_member: bool
+    column: str
+    per: str | None = None
+
+    def values(self, table: Any) -> "NDArray[np.float64]":
+        """Finite scores of a table."""
+        import numpy as np
+
+        values: NDArray[np.float64] = table[self.column].to_numpy().astype(np.float64)
+        if self.per is not None:
+            values = values / np.maximum(table[self.per].to_numpy(), 1)
+        return values[np.isfinite(values)]
+
+
+def read_scores(files: ScoreFiles, unit: str = "token") -> Scores | None:
+    """The scores of the models in `files`, those that the gate's attack uses; None where a table or a set is missing.
+
+    `unit`: what the losses of language models are compared per, "token" or "byte" (tokenizers differ).
+    """
     if isinstance(files, Path):
         files = {path.stem: path for path in sorted(files.glob("*.arrow"))}
     tables = {name: _sets(files[name]) for name in files if name.startswith(MODELS)}
     if not {"original", "candidate"} <= tables.keys() or not all(tables.values()):
         return None
     columns = set.intersection(*(set(table.column_names) for sets in tables.values() for table in sets.values()))
-    column = "confidence" if "confidence" in columns else "loss"
-    if column == "confidence":
-        label, higher = "logit-scaled confidence", True
+    if "confidence" in columns:
+        kind = Scale("logit-scaled confidence", True, "confidence")
+    elif unit == "byte" and {"nll", "utf8_bytes"} <= columns:
+        kind = Scale("mean loss (nats per byte)", False, "nll", "utf8_bytes")
     else:
-        label, higher = "mean loss (nats per token)" if "tokens" in columns else "loss (nats)", False
+        kind = Scale("mean loss (nats per token)" if "tokens" in columns else "loss (nats)", False, "loss")
     order = sorted(tables, key=lambda name: (MODELS.index(next(filter(name.startswith, MODELS))), name))
-    models = tuple(ModelScores(name, *(_values(tables[name][part], column) for part in SETS)) for name in order)
-    scores = Scores(label, higher, models)
+    models = tuple(ModelScores(name, *(kind.values(tables[name][part]) for part in SETS)) for name in order)
+    scores = Scores(kind.label, kind.higher_is_member, models)
     return scores if scores.n and scores.m else None
 
 
@@ -83,13 +106,6 @@ def _read(path: Path) -> Any:
 
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()
-
-
-def _values(table: Any, column: str) -> "NDArray[np.float64]":
-    import numpy as np
-
-    values: NDArray[np.float64] = table[column].to_numpy().astype(np.float64)
-    return values[np.isfinite(values)]
 
 
 def auc(scores: ModelScores, higher_is_member: bool) -> float:

@@ -49,12 +49,11 @@ def seconds(value: float | None) -> str:
 
 def span(days: float) -> str:
     """A number of days as people say it; the sign is left to the caller."""
-    size = abs(days)
-    if size >= 1:
-        return f"{size:.1f} days"
-    if size * 24 >= 1:
-        return f"{size * 24:.1f} hours"
-    return f"{size * 1440:.1f} minutes" if size * 1440 >= 1 else f"{size * 86400:.0f} seconds"
+    total = abs(days) * 86400
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if total >= size:
+            return f"{total / size:.1f} {unit}"
+    return f"{total:.0f} second{'' if round(total) == 1 else 's'}"
 
 
 def asked(report: Report) -> list[str]:
@@ -112,6 +111,7 @@ def _finding(target: TargetPart) -> list[str]:
         f"The approximate procedure {method} was run from version "
         f"{target.lineage.base_version.number if target.lineage.base_version else '?'}.",
         *_measured(evaluation),
+        *([f"In short: {evaluation.reason}."] if evaluation.reason else []),
     ]
 
 
@@ -164,6 +164,12 @@ _CHECK_NAMES = {
     "provenance": "Training record",
     "sanity": "Loads, finite outputs",
     "distinct": "Differs from the old version",
+    "tpr_at_fpr": "Found at a false positive rate of 1 %",
+    "forgetting_rate_mia": "Forgetting rate (membership)",
+    "forgetting_rate_accuracy": "Forgetting rate (accuracy)",
+    "memory_retention_rate": "Memory retention rate",
+    "calibrated_membership": "Membership attack with reference models",
+    "per_record": "Record by record, with reference models",
 }
 
 

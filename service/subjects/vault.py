@@ -44,11 +44,12 @@ def unseal(sealed: bytes, wrapped_key: bytes, bound_to: str = "") -> dict[str, A
 def derive_key(purpose: str) -> bytes:
     """A 32-byte key for one purpose, from the master key; the same on every process of an installation."""
     settings = get_settings()
-    return _derive(settings.home / "keys" / "master.key", settings.master_key.get_secret_value(), purpose)
+    return _derive(settings.home, settings.master_key.get_secret_value(), purpose)
 
 
 @lru_cache(maxsize=64)
-def _derive(path: Path, configured: str, purpose: str) -> bytes:
+def _derive(home: Path, configured: str, purpose: str) -> bytes:
+    path = home / "keys" / "master.key"
     master = _parse(configured, "LETHE_MASTER_KEY") if configured else _stored_key(path)
     return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=f"lethe/{purpose}".encode()).derive(master)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from service.catalogue.methods import METHODS
 from service.errors import BadPolicy
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -22,7 +23,10 @@ def parse_duration(text: str) -> timedelta:
     found = _DURATION.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"{text!r} is not a duration; write a number and s, m, h, d or w")
-    return timedelta(**{_UNITS[found[2]]: float(found[1])})
+    try:
+        return timedelta(**{_UNITS[found[2]]: float(found[1])})
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is too long a duration") from error
 
 
 def _check_duration(text: str) -> str:
@@ -37,13 +41,13 @@ def _check_retention(text: str) -> str:
 
 
 def _check_sizes(table: dict[str, float]) -> dict[str, float]:
-    if not table or not all(key.isdigit() for key in table):
+    if not table or not all(key.isascii() and key.isdigit() for key in table):
         raise ValueError("keys must be numbers of records")
-    return table
+    return {str(int(key)): value for key, value in table.items()}
 
 
 Duration = Annotated[str, AfterValidator(_check_duration)]
-Margin = Annotated[float, Field(gt=0, le=0.5)]
+Margin = Annotated[float, Field(gt=0, lt=0.5)]
 Ratio = Annotated[float, Field(gt=1, le=2)]
 Sizes = AfterValidator(_check_sizes)
 
@@ -149,8 +153,14 @@ def load_policy(path: Path | None) -> Policy:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadPolicy(f"{path}: not valid TOML: {error}") from error
     try:
-        return Policy.model_validate(content)
+        policy = Policy.model_validate(content)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in fault["loc"])
         raise BadPolicy(f"{path}: {place}: {fault['msg'].removeprefix('Value error, ')}") from error
+    # Not in the model itself: a policy that is stored with a job stays readable when a method has left the catalogue.
+    known = {"auto", *(spec.name for spec in METHODS)}
+    for name in policy.ladder.methods:
+        if name not in known:
+            raise BadPolicy(f"{path}: ladder.methods: {name!r} is unknown; known are {', '.join(sorted(known))}")
+    return policy

@@ -1,28 +1,32 @@
-"""The evaluation: what `lethe evaluate --json` prints and report.json carries. Plain numbers that anyone can judge again."""
+"""The evaluation: what `lethe evaluate --json` prints and report.json carries, as numbers that anyone can judge again.
+
+Schema "lethe/evaluation/1" (`evaluation_schema()` exports it as JSON Schema). Every float is finite or null.
+"""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_ID = "lethe/evaluation/1"
-
 Verdict = Literal["pass", "fail", "inconclusive"]
 Outcome = Literal["pass", "fail", "inconclusive", "info"]
 Role = Literal["gate", "diagnostic"]
 Basis = Literal["procedure", "measurement"]
+Grade = Literal["A", "B", "C"]
 Interval = tuple[float, float]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # inf and nan are no JSON; whoever computes decides what to say instead.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Check(_Part):
     """One check. `ci` has the level 1 - 2 alpha and decides a pass (two one-sided tests); `ci95` decides a fail.
 
-    `n` and `m` count forgotten and comparison records, `clusters` the people behind them. `power_at_zero` is the chance
-    that a model without any leak passes, `smallest_detectable` the effect found with 80 % power; both come from the
-    design and from the untouched model, before the candidate is looked at.
+    `n` and `m` count forgotten and comparison records, `clusters` the people behind them in the same order; `utility`
+    has held-out records alone, counted by `n`.
+    `power_at_zero` is the chance that a model without any leak (or loss) passes, `smallest_detectable` the effect
+    found with 80 % power; both come from sizes and the untouched model, before the candidate is looked at.
     """
 
     id: str
@@ -36,7 +40,7 @@ class Check(_Part):
     n: int | None = None
     m: int | None = None
     cluster: str | None = None
-    clusters: tuple[int, int] | None = None
+    clusters: tuple[int, ...] | None = None
     power_at_zero: float | None = None
     smallest_detectable: float | None = None
     verdict: Outcome = "info"
@@ -44,15 +48,17 @@ class Check(_Part):
 
 
 class SetNumbers(_Part):
-    """One model on one set of records: mean loss in nats (per token for language models), accuracy or perplexity."""
+    """One model on one set of records. `loss` is the mean in nats: per record for classifiers, per token for
+    language models, whose `accuracy` is that of the next token and whose `nats_per_byte` compares tokenizers."""
 
     loss: float
     accuracy: float | None = None
     perplexity: float | None = None
+    nats_per_byte: float | None = None
 
 
 class ModelNumbers(_Part):
-    """One model on all sets; null where a set is empty."""
+    """One model on all sets; null where there is no such set."""
 
     forget: SetNumbers | None
     retain: SetNumbers | None
@@ -68,7 +74,8 @@ class Models(_Part):
 
 
 class Records(_Part):
-    """Numbers of records. `held_out` counts the certification part; `retain_scored` how many of `retain` were scored."""
+    """Numbers of records. `held_out` counts the certification part, the only one the gate looks at;
+    `retain_scored` is smaller than `retain` where a sample stands for it."""
 
     forget: int
     retain: int
@@ -77,11 +84,19 @@ class Records(_Part):
 
 
 class Evaluation(_Part):
-    """All checks and metrics of one candidate with the verdict that follows from them."""
+    """All checks and metrics of one candidate with the verdict that follows from them.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
+    `metrics` maps a name to the candidate's value, `NAME_do_nothing` to the original's and `NAME_retrained` to the
+    list of those of the retrained models; null means not measurable. `unit` is what language models' losses are
+    compared per: tokens, or UTF-8 bytes where tokenizers differ. `forward_passes` counts batches by model.
+    """
 
-    schema_id: Literal["lethe/evaluation/1"] = Field(default=SCHEMA_ID, alias="schema")
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True, validate_by_name=True,
+        validate_by_alias=True,
+    )  # fmt: skip
+
+    schema_id: Literal["lethe/evaluation/1"] = Field(default="lethe/evaluation/1", alias="schema")
     task: str
     records: Records
     models: Models
@@ -89,15 +104,23 @@ class Evaluation(_Part):
     metrics: dict[str, Any]
     verdict: Verdict
     basis: Basis
-    grade: Literal["A", "B", "C"] | None
+    grade: Grade | None
+    reason: str = Field("", description="one sentence: why this verdict")
+    limits: list[str] = Field([], description="what this evidence does not show")
     policy_digest: str
-    forward_passes: dict[str, int] = Field(default={}, description="batches, by model: each record is scored once")
-    seconds: float | None = None
+    seed: int = Field(0, description="of the retain sample, the folds of the blind baseline and the SVM of tow_mia")
+    unit: Literal["record", "token", "byte"] = "record"
+    forward_passes: dict[str, int] = Field(default={}, description="batches by model: each record is scored once")
 
     def check(self, name: str) -> Check | None:
         """The check of this id."""
         return next((check for check in self.checks if check.id == name), None)
 
     def as_json(self) -> dict[str, Any]:
-        """The JSON document, with the key `schema`."""
-        return self.model_dump(mode="json", by_alias=True)
+        """The JSON document that is printed and stored."""
+        return self.model_dump(mode="json")
+
+
+def evaluation_schema() -> dict[str, Any]:
+    """JSON Schema of an evaluation as it is printed."""
+    return Evaluation.model_json_schema(mode="serialization")

@@ -1,41 +1,53 @@
-"""From numbers to a verdict: pure, so that a third party can run it again from report.json.
+"""From numbers to a verdict: pure, so that a third party can run it again from report.json and its policy.
 
-Every gating check has three outcomes. An equivalence check passes when the interval of level 1 - 2 alpha lies inside the
-margin (two one-sided tests), fails when the 95 % interval lies outside of it on either side, and is inconclusive
-otherwise. Gates are joined by AND (an intersection-union test, which needs no correction for several checks).
+Every gating check has three outcomes. An equivalence check passes when the interval of level 1 - 2 alpha lies inside
+the margin (two one-sided tests, Schuirmann 1987), fails when the 95 % interval lies outside of it on either side, and
+is inconclusive otherwise. Gates are joined by AND: an intersection-union test, which needs no correction for their
+number.
 """
 
 from collections.abc import Mapping, Sequence
 
-from service.verification.policy import VerificationPolicy
-from service.verification.schema import Basis, Check, Evaluation, Outcome, Verdict
+from service.verification.policy import VerificationPolicy, margin_for
+from service.verification.schema import Basis, Check, Evaluation, Grade, Outcome, Role, Verdict
 
 MEMBERSHIP, CONTROL, BLIND = "membership_auc", "positive_control", "blind_baseline"
 UTILITY, PROVENANCE, SANITY, DISTINCT = "utility", "provenance", "sanity", "distinct"
-BLIND_LIMIT = 0.55
-"""A classifier without the model that does better than this makes the comparison of the two sets meaningless."""
+ACCURACY, PERPLEXITY = "accuracy difference", "perplexity ratio"
 CHANCE = 0.5
+BLIND_LIMIT = 0.55
+"""A classifier that never sees the model and does better than this makes the comparison of the two sets meaningless."""
+SPREAD_LIMIT = 0.1
+"""A candidate whose scores vary less than this part of the original's hides from every score-based attack."""
+
+_NEEDED: dict[Basis, frozenset[str]] = {
+    "procedure": frozenset({DISTINCT, SANITY, PROVENANCE}),
+    "measurement": frozenset({DISTINCT, SANITY, MEMBERSHIP}),
+}
 
 Judged = tuple[Outcome, str | None]
 
 
-def judge_membership(check: Check, control: Check | None, blind: Check | None, policy: VerificationPolicy) -> Judged:
-    """Membership AUC: equivalence to 0.5, both sides, unless the comparison itself says nothing."""
+def judge_auc(check: Check, control: Check | None, blind: Check | None, policy: VerificationPolicy) -> Judged:
+    """Membership AUC: equivalence to 0.5 on both sides, unless the comparison itself says nothing.
+
+    The positive control can only take a pass away: where the same attack did not find the records in the original
+    (verification 7.6), finding nothing in the candidate is no evidence. A separating blind baseline takes either away.
+    """
     unusable = _why_unmeasurable(check, policy)
-    if unusable:
+    if unusable or check.ci is None or check.ci95 is None or check.margin is None:
         return "inconclusive", unusable
-    assert check.ci and check.ci95 and check.margin  # noqa: S101 - _why_unmeasurable has seen to it
-    if blind is not None and blind.ci95 is not None and blind.ci95[0] > BLIND_LIMIT:
-        return "inconclusive", "forgotten and held-out records can be told apart without the model"
+    if blind is not None and separates(blind):
+        return "inconclusive", "a classifier that never saw the model tells forgotten and held-out records apart"
     low, high = CHANCE - check.margin, CHANCE + check.margin
     if check.ci95[0] > high:
-        return "fail", "forgotten records still look like members"
+        return "fail", "forgotten records still look like members of the training data"
     if check.ci95[1] < low:
-        return "fail", "forgotten records look less like members than people who were never seen: over-unlearned"
+        return "fail", "forgotten records look less familiar than records that were never seen: over-forgotten"
     if not (low < check.ci[0] and check.ci[1] < high):
-        return "inconclusive", "the interval reaches over the margin"
-    if control is None or not _detectable(control, low, high):
-        return "inconclusive", "nothing was detectable on the untouched model either, so the attack shows nothing"
+        return "inconclusive", "the interval reaches over the margin: too few records or people to tell"
+    if control is None or not detectable(control, check.margin):
+        return "inconclusive", "nothing detectable before or after: the attack did not find them in the original either"
     return "pass", None
 
 
@@ -44,73 +56,154 @@ def _why_unmeasurable(check: Check, policy: VerificationPolicy) -> str | None:
         return check.reason or "not measured"
     if check.margin is None:
         smallest = min(int(size) for size in policy.auc_margin)
-        return f"{check.n} forgotten records; a margin exists from {smallest}"
-    if check.clusters is None or min(check.clusters) < policy.min_subjects:
-        people = min(check.clusters) if check.clusters else 0
-        return f"records of {people} people on one side; at least {policy.min_subjects} are needed"
+        return f"{check.n} forgotten records are too few: the policy has a margin from {smallest} records on"
+    return _too_few_people(check, policy)
+
+
+def _too_few_people(check: Check, policy: VerificationPolicy) -> str | None:
+    people = min(check.clusters) if check.clusters else 0
+    if people < policy.min_subjects:
+        return f"records of {people} people on one side are too few: the policy asks for {policy.min_subjects}"
     return None
 
 
-def _detectable(control: Check, low: float, high: float) -> bool:
-    return control.ci95 is not None and (control.ci95[0] > high or control.ci95[1] < low)
+def separates(blind: Check) -> bool:
+    """Whether a model-free classifier tells the two sets apart (lower 95 % bound)."""
+    return blind.ci95 is not None and blind.ci95[0] > BLIND_LIMIT
 
 
-def judge_utility(check: Check) -> Judged:
-    """Non-inferiority: the candidate may not be worse than the original by the margin (positive = better)."""
-    if check.estimate is None or check.ci is None or check.ci95 is None:
+def detectable(control: Check, margin: float) -> bool:
+    """Whether the attack found the records in the original: its 95 % interval lies outside the margin."""
+    if control.ci95 is None:
+        return False
+    return control.ci95[0] > CHANCE + margin or control.ci95[1] < CHANCE - margin
+
+
+def judge_noninferiority(check: Check, policy: VerificationPolicy) -> Judged:
+    """Utility: not worse than the original by the margin.
+
+    Accuracy differences count gains as positive and are compared with -margin, perplexity ratios with the margin
+    itself. Where the held-out set is too small to gate, the widest margin of the policy stands in.
+    """
+    if check.estimate is None or check.ci is None or check.ci95 is None or check.margin is None:
         return "info", check.reason or "not measured"
-    if check.margin is None:
-        return "info", "too few held-out records for a margin"
-    if check.ci95[1] < -check.margin:
-        return "fail", "the candidate is worse on held-out records beyond the margin"
-    if check.ci[0] > -check.margin:
-        return "pass", None
-    return "inconclusive", "the interval reaches over the margin"
+    few = _too_few_people(check, policy)
+    if few:
+        return "inconclusive", few
+    ratio = check.statistic == PERPLEXITY
+    lost = check.ci95[0] > check.margin if ratio else check.ci95[1] < -check.margin
+    kept = check.ci[1] < check.margin if ratio else check.ci[0] > -check.margin
+    if lost:
+        return "fail", "the candidate is worse on held-out records by more than the margin"
+    return ("pass", None) if kept else ("inconclusive", "the interval reaches over the margin")
+
+
+def judge_sanity(check: Check) -> Judged:
+    """Loads and is finite, which the caller has seen; scores that hardly vary hide from attacks and fail."""
+    if check.verdict != "fail" and check.estimate is not None and check.estimate < SPREAD_LIMIT:
+        return "fail", "the candidate's scores hardly differ between records: a collapsed or constant-margin model"
+    return check.verdict, check.reason
 
 
 def judge(checks: Sequence[Check], basis: Basis, policy: VerificationPolicy) -> list[Check]:
-    """The checks with role, verdict and reason as they follow from the numbers, the basis and the policy."""
+    """The checks with role, verdict and reason as they follow from numbers, basis and policy."""
     by_id = {check.id: check for check in checks}
     return [_judged(check, by_id, basis, policy) for check in checks]
 
 
 def _judged(check: Check, by_id: Mapping[str, Check], basis: Basis, policy: VerificationPolicy) -> Check:
+    role: Role = "diagnostic"
+    judged: Judged = (check.verdict, check.reason)
     if check.id == MEMBERSHIP:
-        verdict, reason = judge_membership(check, by_id.get(CONTROL), by_id.get(BLIND), policy)
+        judged = judge_auc(check, by_id.get(CONTROL), by_id.get(BLIND), policy)
         role = "gate" if basis == "measurement" else "diagnostic"
-        return check.model_copy(update={"verdict": verdict, "reason": reason, "role": role})
-    if check.id == UTILITY:
-        verdict, reason = judge_utility(check)
-        role = "diagnostic" if verdict == "info" else "gate"
-        return check.model_copy(update={"verdict": verdict, "reason": reason, "role": role})
-    if check.id == PROVENANCE:
-        return check.model_copy(update={"role": "gate" if basis == "procedure" else "diagnostic"})
-    return check.model_copy(update={"role": "gate" if check.id in (SANITY, DISTINCT) else "diagnostic"})
+    elif check.id == CONTROL:
+        judged = _judge_control(check)
+    elif check.id == BLIND:
+        judged = _judge_blind(check)
+    elif check.id == UTILITY:
+        judged = judge_noninferiority(check, policy)
+        role = "gate" if check.estimate is not None and _utility_gates(check, policy) else "diagnostic"
+    elif check.id == SANITY:
+        judged, role = judge_sanity(check), "gate"
+    elif check.id == DISTINCT:
+        role = "gate"
+    elif check.id == PROVENANCE:
+        role = "gate" if basis == "procedure" else "diagnostic"
+    return check.model_copy(update={"verdict": judged[0], "reason": judged[1], "role": role})
 
 
-def decide(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, str | None]:
-    """(verdict, grade). By procedure only a fail blocks: the attacks on an exact method are printed, not obeyed.
+def _utility_gates(check: Check, policy: VerificationPolicy) -> bool:
+    table = policy.perplexity_margin if check.statistic == PERPLEXITY else policy.utility_margin
+    return margin_for(table, check.n or 0) is not None
 
-    A measured pass is grade C: without companion canaries and a qualified method nothing higher is given
-    (docs/architecture.md, "Grades").
+
+def _judge_control(check: Check) -> Judged:
+    if check.ci95 is None or check.margin is None:
+        return "info", check.reason
+    if detectable(check, check.margin):
+        return "pass", None
+    return "inconclusive", "the attack does not find the forgotten records in the original beyond the margin"
+
+
+def _judge_blind(check: Check) -> Judged:
+    if check.ci95 is None:
+        return "info", check.reason
+    if separates(check):
+        return "inconclusive", "forgotten and held-out records differ without any model, so the AUC says nothing"
+    return "pass", None
+
+
+def decide(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, Grade | None]:
+    """(verdict, grade) of judged checks.
+
+    By procedure only distinctness, sanity and a utility that fails can block: the attacks on an exact method are
+    printed, not obeyed. By measurement every gate must pass, and a diagnostic utility that fails takes a pass away.
     """
-    gates = [check for check in checks if check.role == "gate"]
-    outcomes = {check.verdict for check in gates}
-    needed = {SANITY, DISTINCT, PROVENANCE} if basis == "procedure" else {SANITY, DISTINCT, MEMBERSHIP}
-    if not needed <= {check.id for check in gates}:
-        return "inconclusive", None
-    if "fail" in outcomes:
-        return "fail", None
+    verdict = _combine(checks, basis)[0]
+    if verdict != "pass":
+        return verdict, None
+    # B needs a qualified method and powered companion canaries (verification 8.3). This release has neither, so every
+    # measured pass is C, also at the narrow margin.
+    return verdict, "A" if basis == "procedure" else "C"
+
+
+def explain(checks: Sequence[Check], basis: Basis) -> str:
+    """Why judged checks come to their verdict, in one sentence."""
+    return _combine(checks, basis)[1]
+
+
+def _combine(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, str]:
+    gates = {check.id: check for check in checks if check.role == "gate"}
+    failed = [check for check in gates.values() if check.verdict == "fail"]
+    if failed:
+        return "fail", _because(failed[0])
+    missing = sorted(_NEEDED[basis] - gates.keys())
+    if missing:
+        return "inconclusive", f"{missing[0]} was not checked"
+    open_ = [check for check in gates.values() if check.verdict != "pass"]
     if basis == "procedure":
-        held = all(check.verdict == "pass" for check in gates if check.id != UTILITY)
-        return ("pass", "A") if held else ("inconclusive", None)
-    if outcomes == {"pass"}:
-        return "pass", "C"
-    return "inconclusive", None
+        open_ = [check for check in open_ if check.id != UTILITY]
+    if open_:
+        return "inconclusive", _because(open_[0])
+    if basis == "procedure":
+        return "pass", "an exact method was run, and its training record agrees with data, recipe and weights"
+    harmed = [check for check in checks if check.id == UTILITY and check.verdict == "fail"]
+    if harmed:
+        return "inconclusive", f"{_because(harmed[0])} (the held-out set is below the size that gates)"
+    return "pass", "the attacks found no more than the margin allows, and utility was kept"
+
+
+def _because(check: Check) -> str:
+    return f"{check.id}: {check.reason or check.verdict}"
 
 
 def disagreements(evaluation: Evaluation, policy: VerificationPolicy) -> list[str]:
-    """Where the stated roles, verdicts and grade do not follow from the numbers; empty when they all do."""
+    """Where stated roles, verdicts and grade do not follow from the numbers; empty when all do.
+
+    `provenance`, `distinct` and what `sanity` has seen of the files cannot be derived from numbers and are taken as
+    stated.
+    """
     again = judge(evaluation.checks, evaluation.basis, policy)
     found = [
         f"{stated.id} is stated as {stated.verdict} ({stated.role}), its numbers say {derived.verdict} ({derived.role})"

@@ -30,12 +30,12 @@ task = "image-classification"
 [model.config]
 model_type = "resnet"
 num_channels = 1
-embedding_size = 8
-hidden_sizes = [8, 16]
+embedding_size = 16
+hidden_sizes = [16, 32]
 depths = [1, 1]
 layer_type = "basic"
 [training]
-epochs = 3
+epochs = 30
 batch_size = 64
 learning_rate = 3e-3
 seed = 7
@@ -147,9 +147,10 @@ class World:
 
     def wait(self, request_id: str, seconds: float = 120, until: tuple[str, ...] = ("completed",)) -> dict[str, Any]:
         """Poll the request until it reaches one of the statuses; anything else that is final is an error."""
-        return self.poll(
+        found: dict[str, Any] = self.poll(
             lambda: self._settled(self.get(f"/v1/deletion-requests/{request_id}"), until), seconds, request_id
         )
+        return found
 
     def _settled(self, request: dict[str, Any], until: tuple[str, ...]) -> dict[str, Any] | None:
         if request["status"] in until:

@@ -21,7 +21,9 @@ from workers.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from service.datasets.records import RecordTable
     from workers.modeling.problem import Context, Problem
+    from workers.planning.attempt import AttemptResult
 
 SCHEMA = "lethe/unlearning/1"
 
@@ -56,24 +58,23 @@ def unlearn(
     chosen_params = _params(params)
     if method != "auto":
         find_method(method)
-    inputs = {
-        "data": open_data(data, task, columns),
-        "held_out": open_data(holdout, task, columns) if holdout else None,
-        "forget_ids": read_ids(forget),
-        "holdout_digest": digest_of(holdout) if holdout else None,
-    }
+    records = open_data(data, task, columns)
+    held_out = open_data(holdout, task, columns) if holdout else None
     problem = build_problem(
         base_dir=model,
         task_name=task,
+        data=records,
+        held_out=held_out,
+        forget_ids=read_ids(forget),
         recipe=choose_recipe(recipe, model),
         data_digest=digest_of(data),
+        holdout_digest=digest_of(holdout) if holdout else None,
         columns=_pairs(columns),
-        **inputs,
     )
     number = seed if seed is not None else (problem.recipe.training.seed if problem.recipe else 0)
     with running(device, number, method) as context:
         if method == "auto":
-            told = _climb(problem, inputs, context, policy, out)
+            told = _climb(problem, records, held_out, context, policy, out)
         else:
             told = _described(run_attempt(method, chosen_params, problem, context, out))
     if as_json:
@@ -102,18 +103,29 @@ def _pairs(columns: str) -> dict[str, str]:
     return parse_pairs(columns, "--columns")
 
 
-def _described(result: Any) -> dict[str, Any]:
-    keys = ("method", "params", "seed", "seconds", "cpu_seconds", "peak_memory_bytes", "forward_passes")
-    keys += ("backward_passes", "steps", "records", "out", "digest", "notes")
-    return {"schema": SCHEMA} | {key: getattr(result, key) for key in keys}
+_TOLD = (
+    "method", "params", "seed", "seconds", "cpu_seconds", "peak_memory_bytes", "forward_passes", "backward_passes",
+    "steps", "records", "out", "digest", "notes",
+)  # fmt: skip
 
 
-def _climb(problem: "Problem", inputs: dict[str, Any], context: "Context", policy: Path | None, out: Path) -> Any:
+def _described(result: "AttemptResult") -> dict[str, Any]:
+    return {"schema": SCHEMA} | {key: getattr(result, key) for key in _TOLD}
+
+
+def _climb(
+    problem: "Problem",
+    records: "RecordTable",
+    held_out: "RecordTable | None",
+    context: "Context",
+    policy: Path | None,
+    out: Path,
+) -> dict[str, Any]:
     """The ladder of the service: each rung from the base weights, judged, until one passes."""
     from service.verification.policy import load_policy
     from workers.planning.climb import climb
 
-    climbed = climb(problem, inputs["data"], inputs["held_out"], load_policy(policy), context, out)
+    climbed = climb(problem, records, held_out, load_policy(policy), context, out)
     best = _described(climbed.passed) if climbed.passed else {"schema": SCHEMA, "out": None}
     return best | {"method": "auto", "plan": climbed.plan.model_dump(mode="json"), "attempts": climbed.attempts}
 

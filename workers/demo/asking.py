@@ -12,9 +12,17 @@ from service.cli.stack import Stack
 from service.errors import JobError, Unavailable
 from workers.demo.screen import Screen
 
-_POLL_SECONDS = 0.3
+_POLL_SECONDS = 0.6
 _LONGEST_SECONDS = 600.0
-_NAMES = {"unlearn": "computing", "verify": "measuring", "attest": "writing the report"}
+_NAMES = {
+    "resolve": "finding the records",
+    "plan": "planning",
+    "unlearn": "computing",
+    "verify": "measuring",
+    "publish": "publishing",
+    "attest": "writing the report",
+    "notify": "writing the report",
+}
 
 
 @dataclass
@@ -88,23 +96,24 @@ class Service:
 
     def _state(self, asked: Asked) -> str:
         """What the job does now, in a few words."""
-        stage, job_id = asked.view["stage"] or "waiting", asked.target["job_id"]
+        job_id = asked.target["job_id"]
         if asked.view["status"] == "completed":
             return "completed"
         if job_id is None:
-            return str(asked.view["status"])
+            return "waiting for the batch to close"
         attempts = self.get(f"/v1/jobs/{job_id}").json()["attempts"]
-        running = [attempt for attempt in attempts if attempt["state"] in ("running", "proposed")]
-        done = [f"{attempt['method']}: {attempt['state']}" for attempt in attempts if attempt not in running]
-        now = f"{_NAMES.get(stage, stage)} {running[-1]['method'] if running and stage in _NAMES else ''}".strip()
-        return "; ".join([*done, now]) if stage != "attest" else now
+        stage = _NAMES[asked.view["stage"] or "resolve"]
+        if not attempts or stage not in ("computing", "measuring"):
+            return stage
+        judged = f"{len(attempts) - 1} judged, " if len(attempts) > 1 else ""
+        return f"{judged}{stage} {attempts[-1]['method']}"
 
     def fetch_evidence(self, asked: Asked, folder: Path) -> None:
         """Keep report and bundle of a completed request below `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         base = f"/v1/deletion-requests/{asked.id}/report"
         for form, path in (("json", f"{base}.json"), ("pdf", f"{base}.pdf"), ("zip", f"{base}/bundle")):
-            asked.files[form] = folder / f"{asked.model}-{asked.id}.{form}"
+            asked.files[form] = folder / f"{asked.model}-{asked.title.replace(' ', '-')}.{form}"
             asked.files[form].write_bytes(self.get(path).content)
         asked.report = self.get(f"{base}.json").json()
 
@@ -117,37 +126,35 @@ def _has_ended(asked: Asked) -> bool:
 
 
 def attempts_told(asked: Asked) -> list[str]:
-    """A line per attempt: method, verdict, what decided."""
+    """A line per attempt: method and verdict."""
     return [f"{attempt['method']}: {_verdict(attempt)}" for attempt in asked.report["attempts"]]
 
 
 def _verdict(attempt: dict[str, Any]) -> str:
     if attempt["verdict"] is None:
         return f"{attempt['state']} ({attempt['error']})"
-    basis = {"procedure": "by procedure", "measurement": "by measurement"}.get(attempt["basis"], "")
-    return f"{attempt['verdict']} {basis}".strip()
+    return f"{attempt['verdict']}{', by procedure' if attempt['basis'] == 'procedure' else ''}"
 
 
-def deciding_checks(asked: Asked) -> list[str]:
-    """For each attempt judged by measurement: the membership AUC with its interval and margin, or the reason."""
+def membership_told(asked: Asked) -> list[str]:
+    """A line per attempt: what the membership attack found, and what that meant for the verdict."""
     told = []
     for attempt in asked.report["attempts"]:
-        evaluation = attempt["verification"] or (asked.report["verification"] if attempt["state"] == "passed" else None)
-        for check in (evaluation or {}).get("checks", []):
-            if check["id"] == "membership_auc" and check.get("estimate") is not None:
-                low, high = check["ci"]
-                told.append(
-                    f"{attempt['method']}: membership AUC {check['estimate']:.3f} ({low:.3f} to {high:.3f}), "
-                    f"margin {check['margin']} around 0.5 over {check['n']} records: {check['verdict']}"
-                )
+        published = asked.report["verification"] if attempt["state"] == "passed" else None
+        evaluation = attempt["verification"] or published or {}
+        check = next((each for each in evaluation.get("checks", []) if each["id"] == "membership_auc"), None)
+        if check is None or check["estimate"] is None:
+            continue
+        found = f"{attempt['method']}: membership AUC {check['estimate']:.2f}"
+        if check["margin"] is None:
+            told.append(f"{found}; {check['n']} records are too few to judge by it: {_verdict(attempt)}")
+            continue
+        low, high = check["ci"]
+        around = f"{0.5 - check['margin']:.2f} to {0.5 + check['margin']:.2f}"
+        told.append(f"{found}, interval {low:.2f} to {high:.2f}, has to lie in {around}: {_verdict(attempt)}")
     return told
 
 
 def cost(asked: Asked) -> str:
-    """Seconds of all attempts, and the same as a part of one training of the served model."""
-    attempts = asked.report["attempts"]
-    seconds = sum(attempt["seconds"] or 0.0 for attempt in attempts)
-    fractions = [attempt["fraction_of_retrain"] for attempt in attempts]
-    if any(fraction is None for fraction in fractions):
-        return f"{seconds:.1f} s"
-    return f"{seconds:.1f} s ({sum(fractions):.1f} trainings)"
+    """Seconds of computing, all attempts together."""
+    return f"{sum(attempt['seconds'] or 0.0 for attempt in asked.report['attempts']):.1f} s"

@@ -1,5 +1,6 @@
 """What the demo prints: plain lines everywhere, bars that move on a terminal, a line per change elsewhere."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,12 +16,14 @@ class Screen:
     """One place that writes; control codes go only to a terminal."""
 
     def __init__(self) -> None:
+        self._started = time.monotonic()
         console = Console(highlight=False)
         self._console = console if console.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
 
     def heading(self, text: str) -> None:
-        """The start of a part of the story."""
-        self._console.print(f"\n[bold]{escape(text)}[/bold]")
+        """The start of a part of the story, with the seconds since the first line."""
+        seconds = time.monotonic() - self._started
+        self._console.print(f"\n[bold]{escape(text)}[/bold] [dim]({seconds:.0f} s)[/dim]", soft_wrap=True)
 
     def line(self, text: str = "", indent: int = 2) -> None:
         """A line of text; never wrapped, so that it can be cut and searched."""
@@ -34,7 +37,9 @@ class Screen:
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; cells may hold several lines."""
-        drawn = Table(*headers, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for header in headers:
+            drawn.add_column(header, no_wrap=True)
         for row in rows:
             drawn.add_row(*(escape(cell) for cell in row))
         self._console.print(drawn)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.errors import JobError
-from workers.demo.asking import Asked, attempts_told, cost, deciding_checks
+from workers.demo.asking import Asked, attempts_told, cost, membership_told
 from workers.demo.cast import GROUP, Cast, choose_cast
 from workers.demo.conversations import Customer
 from workers.demo.lab import Lab, prepare_home, running_lab
@@ -24,7 +24,7 @@ def run(home: Path, screen: Screen) -> bool:
     started = time.monotonic()
     prepare_home(home)
     screen.line("Lethe demo: two served models, four deletion requests, all on this machine.", 0)
-    screen.line(f"The people are made up. State, logs and reports: {home}", 0)
+    screen.line(f"The people are made up. State, logs and reports: {_short(home)}", 0)
     screen.heading("1. Train, register and serve two models")
     with running_lab(home, screen) as lab:
         story = _Story(lab, screen, home)
@@ -82,98 +82,87 @@ class _Story:
             "the support model completes no customer's secrets, so there is nothing to show; see its training log"
         )
 
-    def _interview(self, who: Customer) -> None:
-        """Ask for both secrets of a customer and show the answers."""
-        pairs = who.secrets()
+    def _interview(self, *people: Customer) -> None:
+        """Ask for both secrets of each customer and show the answers."""
+        pairs = [pair for who in people for pair in who.secrets()]
         answers = complete(self._lab.support, [prompt for prompt, _ in pairs])
         for (prompt, secret), answer in zip(pairs, answers, strict=True):
             self._screen.said(prompt, answer, "(true)" if secret in answer else f"(not {secret})")
 
     def _tell_known(self, before: Knowledge, star: Customer) -> None:
-        screen = self._screen
-        screen.line("support completes its customers' secrets:")
-        for who in (star, *self._cast.others[:_SHOWN]):
-            self._interview(who)
-        screen.line(
-            f"Phone numbers and addresses completed exactly: {before.members} of the {GROUP} customers who will ask,"
-        )
-        screen.line(f"{before.others} of {len(self._cast.others)} others.")
-        screen.line("digits repeats wrong labels that only its training records hold:")
-        screen.line(f"{before.writers} of the {GROUP} writers who will ask, {before.other_writers} of the others.")
+        line = self._screen.line
+        line("support completes its customers' secrets:")
+        self._interview(star, *self._cast.others[:_SHOWN])
+        line("Phone numbers and addresses that it completes exactly:")
+        line(f"{before.members} of the {GROUP} customers who will ask, {before.others} of the others.", 4)
+        line("digits repeats wrong labels, which only a record it was trained on can have taught it:")
+        line(f"{before.writers} of the {GROUP} writers who will ask, {before.other_writers} of the others.", 4)
 
     def _forget(self, wave: Sequence[Asked]) -> None:
-        lab, screen = self._lab, self._screen
+        lab, line = self._lab, self._screen.line
         for asked in wave:
             lab.service.post(asked)
             due = str(asked.view["due_at"])[:10]
-            screen.line(f"POST /v1/deletion-requests  {asked.model}, {asked.title}: 202 {asked.id}, due {due}")
-        lab.service.follow(wave, screen)
+            line(f"POST /v1/deletion-requests  {asked.model}, {asked.title}: 202 {asked.id}, due {due}")
+        lab.service.follow(wave, self._screen)
         for asked in wave:
             target = asked.target
             if target["outcome"] != "published":
                 raise JobError(f"request {asked.id} ended as {target['outcome']}, expected a new version")
-            {"support": lab.support, "digits": lab.digits}[asked.model].wait_for(int(target["new_version"]))
+            number = int(target["new_version"])
+            {"support": lab.support, "digits": lab.digits}[asked.model].wait_for(number)
             lab.service.fetch_evidence(asked, self._home / "evidence")
-            screen.line(
-                f"{asked.model}: {target['records']} records forgotten, version {target['new_version']} is served."
-            )
-            for line in deciding_checks(asked):
-                screen.line(line, 4)
+            line(f"{asked.model}: {target['records']} records in scope; version {number} is published and served.")
+            for told in membership_told(asked):
+                line(told, 4)
 
     def _tell_together(self, before: Knowledge, after: Knowledge, star: Customer) -> None:
-        screen = self._screen
-        screen.line(f"support, version {self._lab.support.version()}:")
-        for who in (star, *self._cast.others[:_SHOWN]):
-            self._interview(who)
-        screen.line(f"Secrets completed exactly: {after.members} of the {GROUP} who asked (before: {before.members}),")
-        screen.line(f"{after.others} of the others (before: {before.others}).")
-        screen.line(f"digits, version {self._lab.digits.version()}: wrong labels repeated:")
-        screen.line(f"{after.writers} of the {GROUP} who asked (before: {before.writers}),")
-        screen.line(f"{after.other_writers} of the others (before: {before.other_writers});")
-        screen.line(f"their rightly labelled digits answered: {after.digits_read} (before: {before.digits_read}).")
+        line = self._screen.line
+        line(f"support, version {self._lab.support.version()}:")
+        self._interview(star, *self._cast.others[:_SHOWN])
+        line(f"Secrets of the {GROUP} completed exactly: {after.members}, before {before.members}.")
+        line(f"Secrets of the others: {after.others}, before {before.others}.")
+        line(f"digits, version {self._lab.digits.version()}:")
+        line(f"Wrong labels of the {GROUP} repeated: {after.writers}, before {before.writers}.")
+        line(f"Wrong labels of the others: {after.other_writers}, before {before.other_writers}.")
+        line(f"Right labels of the others: {after.digits_read}, before {before.digits_read}.")
 
     def _tell_alone(self, before: Knowledge, after: Knowledge) -> None:
-        screen = self._screen
-        screen.line(f"support, version {self._lab.support.version()}:")
+        line = self._screen.line
+        line(f"support, version {self._lab.support.version()}:")
         self._interview(self._cast.single)
-        screen.line(
-            f"Secrets completed exactly: {after.single} (before: {before.single}); "
-            f"others {after.others} (before: {before.others})."
-        )
-        screen.line(
-            f"digits, version {self._lab.digits.version()}: wrong labels repeated: {after.writer} "
-            f"(before: {before.writer}); others {after.other_writers} (before: {before.other_writers})."
-        )
+        line(f"Secrets of this customer completed exactly: {after.single}, before {before.single}.")
+        line(f"Secrets of the others: {after.others}, before {before.others}.")
+        line(f"digits, version {self._lab.digits.version()}:")
+        line(f"Wrong labels of this writer repeated: {after.writer}, before {before.writer}.")
+        line(f"Wrong labels of the others: {after.other_writers}, before {before.other_writers}.")
 
     def _tell_evidence(self, requests: Sequence[Asked]) -> bool:
+        """The table; whether every bundle verifies."""
         logs = self._home / "logs" / "demo"
         checks = [
             Command(f"verify-{at}", ["report", "verify", str(asked.files["zip"])], logs)
             for at, asked in enumerate(requests)
         ]
-        rows = []
-        for asked, check in zip(requests, checks, strict=True):
-            target = asked.target
-            rows.append(
-                (
-                    f"{asked.model}: {asked.title}",
-                    str(target["records"]),
-                    "\n".join(attempts_told(asked)),
-                    f"{target['base_version']} -> {target['new_version']}",
-                    f"{target['verdict']} {target['grade'] or ''}".strip(),
-                    cost(asked),
-                    check.last_line_when_done(),
-                )
+        rows = [
+            (
+                f"{asked.model}: {asked.title}",
+                str(asked.target["records"]),
+                "\n".join(attempts_told(asked)),
+                f"{asked.target['verdict']} {asked.target['grade'] or ''}".strip(),
+                f"{asked.target['base_version']} -> {asked.target['new_version']}",
+                cost(asked),
+                check.last_line_when_done(),
             )
-        headers = ("request", "records", "methods tried", "version", "verdict", "cost", "lethe report verify")
+            for asked, check in zip(requests, checks, strict=True)
+        ]
+        headers = ("request", "records", "methods tried", "verdict", "version", "cost", "lethe report verify")
         self._screen.table(headers, rows)
         self._screen.line()
         for asked in requests:
-            self._screen.line(f"{asked.model}, {asked.title}: {asked.files['pdf']} and {asked.files['zip'].name}")
-        self._screen.line(
-            "That a secret is no longer completed is no proof; what the reports can and cannot show is in their"
-        )
-        self._screen.line("limits. `lethe report verify BUNDLE.zip` checks one again, offline.")
+            self._screen.line(f"report {_short(asked.files['pdf'])}, bundle {_short(asked.files['zip'])}")
+        self._screen.line("That a secret is not completed any more is no proof of forgetting: what was measured, with")
+        self._screen.line("which power, and what stays open stands in each report.")
         return all(check.succeeded for check in checks)
 
     def _still_forgotten(self, after: Knowledge) -> bool:
@@ -181,3 +170,9 @@ class _Story:
         if told:
             self._screen.line(f"The served model still completes {told} secrets of people who were to be forgotten.")
         return told == 0
+
+
+def _short(path: Path) -> str:
+    """The path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -38,7 +38,7 @@ def seed_everything(seed: int, threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  (libraries draw from the global generator)
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
     with warnings.catch_warnings():

@@ -51,9 +51,7 @@ def _laid_out(ids: list[list[int]], first: list[int], sizes: list[int], labels: 
     starts = np.zeros(len(ids) + 1, dtype=np.int64)
     np.cumsum([len(tokens) for tokens in ids], out=starts[1:])
     flat = np.fromiter((token for tokens in ids for token in tokens), dtype=np.int32, count=int(starts[-1]))
-    return TextEncoding(
-        flat, starts, np.asarray(first, dtype=np.int32), np.asarray(sizes, dtype=np.int32), labels
-    )
+    return TextEncoding(flat, starts, np.asarray(first, dtype=np.int32), np.asarray(sizes, dtype=np.int32), labels)
 
 
 def _joined(parts: list[TextEncoding]) -> TextEncoding:

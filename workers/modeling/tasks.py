@@ -91,7 +91,7 @@ def label_tensor(labels: list[Any], num_labels: int) -> Tensor:
         values = torch.tensor([int(label) for label in labels], dtype=torch.int64)
     except (TypeError, ValueError) as error:
         raise BadDataset("a label is missing or not an integer: give integers from 0") from error
-    if len(values) and not (0 <= int(values.min()) and int(values.max()) < num_labels):
+    if len(values) and not (int(values.min()) >= 0 and int(values.max()) < num_labels):
         wrong = int(values.min()) if int(values.min()) < 0 else int(values.max())
         raise BadDataset(f"label {wrong} is outside 0..{num_labels - 1}: the model has {num_labels} labels")
     return values

@@ -1,60 +1,194 @@
-"""Temporary."""
+"""From model directories and records to an evaluation: load, score once each, hand the tables to `assess`."""
 
-from service.verification.schema import *
-from service.verification.verdict import decide, judge
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pyarrow as pa
+import torch
+
+from service.errors import BadModel, Unevaluable
+from service.verification.policy import Policy
+from service.verification.schema import Evaluation
+from workers.metrics.blind_baseline import Features, extract
+from workers.modeling.directories import sha256_file
+from workers.modeling.loading import LoadedModel, load_model
+from workers.modeling.problem import Context, Progress
+from workers.modeling.recipe import Recipe
+from workers.modeling.records import Records, held_out_key, split_held_out
+from workers.planning.assessment import Facts, assess
+from workers.planning.checks import BlindFeatures
+from workers.planning.provenance import check_provenance
+from workers.planning.score_tables import CANDIDATE, FORGET, HELD_OUT, ORIGINAL, RETAIN, RETRAINED
+from workers.scoring.score import score
+
+RETAIN_SAMPLE = 4000
+BLIND_SAMPLE = 2000
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """What is scored. `held_out` is the certification part, None where there is none."""
+
+    forget: Records
+    retain: Records
+    retain_records: int
+    held_out: Records | None
+
+    def named(self) -> list[tuple[str, Records]]:
+        sets = [(FORGET, self.forget), (RETAIN, self.retain)]
+        return [*sets, (HELD_OUT, self.held_out)] if self.held_out is not None else sets
 
 
 def evaluate(
     *,
-    original_dir,
-    candidate_dir,
-    retrained_dirs,
-    data,
-    held_out,
-    holdout_digest,
-    forget_ids,
-    task,
-    policy,
-    alpha,
-    ignore_record,
-    context,
-):
-    from workers.modeling.loading import load_model
-    from workers.modeling.records import held_out_key, split_held_out
-    from workers.scoring.score import score
+    original_dir: Path,
+    candidate_dir: Path,
+    retrained_dirs: Sequence[Path],
+    data: Records,
+    held_out: Records | None,
+    holdout_digest: str | None,
+    forget_ids: Sequence[str],
+    task: str,
+    policy: Policy,
+    alpha: float | None,
+    ignore_record: bool,
+    context: Context,
+    data_digest: str | None = None,
+    recipe: Recipe | None = None,
+) -> tuple[Evaluation, dict[str, pa.Table]]:
+    """Judge a candidate directory; returns the evaluation and the score tables by model, with a column `set`.
 
-    forget = data.subset(data.rows_of(forget_ids).tolist())
-    _, cert = split_held_out(held_out, held_out_key(holdout_digest))
-    tables = {}
-    import pyarrow as pa
-
-    for name, d in (("original", original_dir), ("candidate", candidate_dir)):
-        m = load_model(d, task, context.device)
-        parts = []
-        for part, rec in (("forget", forget), ("held_out", cert)):
-            t = score(m, rec, context).table
-            parts.append(t.append_column("set", pa.array([part] * len(rec))))
-        tables[name] = pa.concat_tables(parts)
-    checks = judge(
-        [
-            Check(id="sanity", role="gate", statistic="x", verdict="pass"),
-            Check(id="distinct", role="gate", statistic="x", verdict="pass"),
-            Check(id="provenance", role="gate", statistic="x", verdict="pass"),
-        ],
-        "procedure",
-        policy.verification,
+    The tables are personal data: the caller destroys them. `alpha` None takes the policy's. `data_digest` and `recipe`
+    of the line: None takes those of the original's training record. Raises BadDataset for an unknown record id,
+    BadModel for a directory that cannot be loaded, Unevaluable for empty sets and scores that are not finite.
+    """
+    sets = _select(data, held_out, holdout_digest, forget_ids, context.seed)
+    directories = {ORIGINAL: original_dir, CANDIDATE: candidate_dir}
+    directories |= {f"{RETRAINED}{number}": path for number, path in enumerate(retrained_dirs, 1)}
+    provenance = check_provenance(
+        candidate_dir, original_dir, set(forget_ids), set(np.asarray(data.ids).tolist()), data_digest, recipe
     )
-    v, g = decide(checks, "procedure")
-    n = ModelNumbers(forget=None, retain=None, held_out=None)
-    return Evaluation(
-        task=task,
-        records=Records(forget=len(forget), retain=0, held_out=len(cert), retain_scored=0),
-        models=Models(original=n, candidate=n),
-        checks=checks,
-        metrics={},
-        verdict=v,
-        basis="procedure",
-        grade=g,
-        policy_digest=policy.digest(),
-    ), tables
+    tables, passes, weights = _score_all(directories, sets, task, context)
+    facts = Facts(
+        files_differ=weights[ORIGINAL].digest != weights[CANDIDATE].digest,
+        weights_finite=weights[CANDIDATE].finite,
+        provenance=provenance,
+        retain_records=sets.retain_records,
+        per_byte=task == "causal-lm" and len({_tokenizer(path) for path in directories.values()}) > 1,
+        seed=context.seed,
+        forward_passes=passes,
+    )
+    blind = _blind_features(sets, context.seed)
+    evaluation = assess(tables, task, policy, alpha=alpha, blind=blind, facts=facts, ignore_record=ignore_record)
+    return evaluation, tables
+
+
+def _select(
+    data: Records, held_out: Records | None, holdout_digest: str | None, forget_ids: Collection[str], seed: int
+) -> _Sets:
+    rows = np.unique(data.rows_of(forget_ids)) if forget_ids else np.zeros(0, dtype=np.int64)
+    if not len(rows):
+        raise Unevaluable("the forget set is empty: name at least one record id")
+    kept = np.setdiff1d(np.arange(len(data)), rows)
+    if not len(kept):
+        raise Unevaluable("the forget set is the whole data set: nothing is retained to compare with")
+    chosen = kept
+    if len(kept) > RETAIN_SAMPLE:
+        chosen = np.sort(np.random.default_rng(seed).choice(kept, RETAIN_SAMPLE, replace=False))
+    certification = None
+    if held_out is not None and len(held_out):
+        if holdout_digest is None:
+            raise Unevaluable("the digest of the held-out set is missing, so its subjects cannot be split")
+        certification = split_held_out(held_out, held_out_key(holdout_digest))[1]
+    return _Sets(
+        data.subset(rows.tolist()),
+        data.subset(chosen.tolist()),
+        len(kept),
+        certification if certification is not None and len(certification) else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Digest of the tensors themselves, whatever file they lie in, and whether they are finite."""
+
+    digest: str
+    finite: bool
+
+
+def _score_all(
+    directories: dict[str, Path], sets: _Sets, task: str, context: Context
+) -> tuple[dict[str, pa.Table], dict[str, int], dict[str, _Weights]]:
+    """Load each model, score each record once, and let the model go before the next."""
+    tables: dict[str, pa.Table] = {}
+    passes: dict[str, int] = {}
+    weights: dict[str, _Weights] = {}
+    total = sum(len(records) for _, records in sets.named())
+    for number, (name, directory) in enumerate(directories.items()):
+        loaded = _load(name, directory, task, context.device)
+        weights[name] = _weights(loaded)
+        parts, done, passes[name] = [], 0, 0
+        for part, records in sets.named():
+            start, share = (number + done / total) / len(directories), len(records) / total / len(directories)
+            scored = score(loaded, records, _within(context, start, share, f"scoring the {name} model"))
+            parts.append(scored.table.append_column("set", pa.array([part] * len(records), pa.string())))
+            passes[name] += scored.forward_passes
+            done += len(records)
+        tables[name] = pa.concat_tables(parts)
+        del loaded
+    return tables, passes, weights
+
+
+def _load(name: str, directory: Path, task: str, device: torch.device) -> LoadedModel:
+    try:
+        return load_model(directory, task, device)
+    except BadModel as error:
+        raise BadModel(f"the {name} model: {error.detail}") from error
+
+
+def _within(context: Context, start: float, share: float, message: str) -> Context:
+    def report(progress: Progress) -> None:
+        context.progress(Progress(start + share * progress.fraction, None, message, progress.metrics))
+
+    return replace(context, progress=report)
+
+
+def _weights(loaded: LoadedModel) -> _Weights:
+    digest, finite = hashlib.sha256(), True
+    for name, tensor in sorted(loaded.model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        finite = finite and (not values.is_floating_point() or bool(torch.isfinite(values).all()))
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy())
+    return _Weights(digest.hexdigest(), finite)
+
+
+def _tokenizer(directory: Path) -> tuple[str, ...]:
+    return tuple(sha256_file(directory / name) if (directory / name).is_file() else "" for name in _TOKENIZER_FILES)
+
+
+def _blind_features(sets: _Sets, seed: int) -> BlindFeatures | None:
+    if sets.held_out is None:
+        return None
+    forget, held_out = _sample(sets.forget, seed), _sample(sets.held_out, seed + 1)
+    return BlindFeatures(
+        _features(forget), np.asarray(forget.subjects), _features(held_out), np.asarray(held_out.subjects)
+    )
+
+
+def _sample(records: Records, seed: int) -> Records:
+    if len(records) <= BLIND_SAMPLE:
+        return records
+    return records.subset(
+        np.sort(np.random.default_rng(seed).choice(len(records), BLIND_SAMPLE, replace=False)).tolist()
+    )
+
+
+def _features(records: Records) -> Features:
+    columns: dict[str, list[Any]] = records.take(range(len(records)))
+    return extract(columns)

@@ -1,6 +1,5 @@
 """The facts of a job as the report wants them: read from rows and files, without a session or a person's identifier."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from service.jobs.models import Attempt
 from service.registry.models import Artefact, Version
 from service.reports.facts import AttemptFacts, JobEvidence
 from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, VersionPart
+from service.verification.schema import Evaluation
 from workers.tasks.plan import training_seconds
 from workers.tasks.work import Work
 
@@ -73,7 +73,7 @@ def _attempt(row: Attempt, work: Work, train_seconds: float | None) -> AttemptFa
         params=result.get("params") or row.params,
         seed=row.seed,
         state=row.state,
-        code_version=_code_version(row),
+        code_version=result.get("code_version"),
         device=work.job.device,
         seconds=seconds,
         fraction_of_retrain=seconds / train_seconds if seconds and train_seconds else None,
@@ -81,16 +81,9 @@ def _attempt(row: Attempt, work: Work, train_seconds: float | None) -> AttemptFa
         digest=row.candidate_digest,
         notes=result.get("notes") or [],
         curve=result.get("curve") or [],
-        verification=row.verification,
+        verification=Evaluation.model_validate(row.verification) if row.verification else None,
         error=(row.error or {}).get("detail"),
     )
-
-
-def _code_version(row: Attempt) -> str | None:
-    path = Path(row.candidate_path or "") / "training_record.json"
-    if not row.candidate_path or not path.is_file():
-        return None
-    return str(json.loads(path.read_text("utf-8")).get("code_version"))
 
 
 def _retired(work: Work) -> RetiredPart | None:

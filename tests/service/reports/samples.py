@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +12,8 @@ from service.reports.facts import AttemptFacts, JobEvidence, RequestFacts, Targe
 from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, VersionPart
 from service.verification.policy import Policy
 from service.verification.schema import Basis, Check, Evaluation, ModelNumbers, Models, Records, SetNumbers
-from service.verification.verdict import decide, judge
+from service.verification.verdict import decide, explain, judge
 
-Grade = Literal["A", "B", "C"] | None
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 BASE, CANDIDATE, FAILED = "aa" * 32, "bb" * 32, "cc" * 32
 REQUEST, JOB = "req_01kbexample0000000000000001", "job_01kbexample0000000000000001"
@@ -64,10 +63,17 @@ def evaluation(basis: Basis = "measurement", **auc: Any) -> Evaluation:
         records=Records(forget=90, retain=1347, held_out=300, retain_scored=1347),
         models=Models(original=figures, candidate=figures),
         checks=checks,
-        metrics={"membership_auc": 0.518, "forgetting_rate_accuracy": 0.031, "memory_retention_rate": 0.984},
+        metrics={
+            "membership_auc": 0.518,
+            "membership_auc_do_nothing": 0.79,
+            "forgetting_rate_accuracy": 0.031,
+            "memory_retention_rate": 0.984,
+            "tow": None,
+        },
+        reason=explain(checks, basis),
         verdict=verdict,
         basis=basis,
-        grade=cast(Grade, grade),
+        grade=grade,
         policy_digest=policy.digest(),
     )
 

@@ -1,0 +1,214 @@
+"""The verdict from numbers alone: three outcomes, what takes a pass away, and the error rates that were promised."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.verification.policy import Policy
+from service.verification.schema import Basis, Check, Evaluation, ModelNumbers, Models, Records, SetNumbers
+from service.verification.statistics import clustered_auc
+from service.verification.verdict import decide, disagreements, explain, judge
+
+POLICY = Policy().verification
+AUC = Check(
+    id="membership_auc", role="gate", statistic="AUC", estimate=0.5, alpha=0.05, ci=(0.47, 0.53), ci95=(0.46, 0.54),
+    margin=0.05, n=400, m=900, cluster="subject", clusters=(80, 180),
+)  # fmt: skip
+CONTROL = AUC.model_copy(update={"id": "positive_control", "estimate": 0.8, "ci": (0.77, 0.83), "ci95": (0.76, 0.84)})
+BLIND = AUC.model_copy(update={"id": "blind_baseline", "estimate": 0.5, "ci95": (0.46, 0.54)})
+UTILITY = Check(
+    id="utility", role="gate", statistic="accuracy difference", estimate=-0.002, alpha=0.05, ci=(-0.01, 0.006),
+    ci95=(-0.012, 0.008), margin=0.04, n=900, cluster="subject", clusters=(180,),
+)  # fmt: skip
+FILES = [
+    Check(id="provenance", role="diagnostic", statistic="training record", verdict="pass"),
+    Check(id="distinct", role="gate", statistic="weights", verdict="pass"),
+    Check(id="sanity", role="gate", statistic="spread", estimate=1.0, verdict="pass"),
+]
+
+
+def outcome(basis: Basis = "measurement", **changes: dict[str, Any]) -> tuple[str, str | None, dict[str, Check]]:
+    """(verdict, grade, checks by id) after changing some of a passing set; a change of None drops the check."""
+    checks = []
+    for check in [*FILES, AUC, CONTROL, BLIND, UTILITY]:
+        change = changes.get(check.id, {})
+        if change is not None:
+            checks.append(check.model_copy(update=change))
+    judged = judge(checks, basis, POLICY)
+    verdict, grade = decide(judged, basis)
+    assert explain(judged, basis)
+    return verdict, grade, {check.id: check for check in judged}
+
+
+def test_a_measured_pass_is_grade_c_even_at_the_narrow_margin() -> None:
+    assert outcome()[:2] == ("pass", "C")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "why"),
+    [
+        ({"ci": (0.451, 0.549)}, "pass", None),
+        ({"ci": (0.47, 0.55)}, "inconclusive", "over the margin"),
+        ({"ci": (0.45, 0.53)}, "inconclusive", "over the margin"),
+        ({"ci": (0.56, 0.6), "ci95": (0.55, 0.61)}, "inconclusive", "over the margin"),
+        ({"ci": (0.56, 0.6), "ci95": (0.5501, 0.61)}, "fail", "still look like members"),
+        ({"ci": (0.3, 0.4), "ci95": (0.29, 0.4499)}, "fail", "over-forgotten"),
+        ({"margin": None, "n": 32}, "inconclusive", "32 forgotten records are too few"),
+        ({"clusters": (9, 180)}, "inconclusive", "9 people"),
+        ({"clusters": (80, 9), "ci95": (0.8, 0.9)}, "inconclusive", "9 people"),
+        ({"estimate": None, "ci": None, "ci95": None, "reason": "no held-out records"}, "inconclusive", "no held-out"),
+    ],
+)
+def test_three_outcomes_of_the_membership_auc(change: dict[str, Any], expected: str, why: str | None) -> None:
+    verdict, grade, checks = outcome(membership_auc=change)
+    assert (verdict, checks["membership_auc"].verdict) == (expected, expected)
+    assert grade == ("C" if expected == "pass" else None)
+    assert why is None or why in (checks["membership_auc"].reason or "")
+
+
+@pytest.mark.parametrize("control", [{"ci95": (0.54, 0.7)}, {"ci95": (0.3, 0.46)}, {"ci95": None}])
+def test_nothing_detectable_before_takes_a_pass_away_but_no_fail(control: dict[str, Any]) -> None:
+    verdict, _, checks = outcome(positive_control=control)
+    assert verdict == "inconclusive"
+    assert "nothing detectable before" in (checks["membership_auc"].reason or "")
+    assert outcome(positive_control=control, membership_auc={"ci95": (0.6, 0.7)})[0] == "fail"
+
+
+def test_an_over_confident_original_counts_as_detectable_on_either_side() -> None:
+    assert outcome(positive_control={"ci95": (0.2, 0.44)})[0] == "pass"
+
+
+def test_a_separating_blind_baseline_takes_pass_and_fail_away() -> None:
+    blind = {"ci95": (0.551, 0.7)}
+    for auc in ({}, {"ci95": (0.6, 0.7)}, {"ci95": (0.2, 0.3)}):
+        verdict, _, checks = outcome(blind_baseline=blind, membership_auc=auc)
+        assert (verdict, checks["blind_baseline"].verdict) == ("inconclusive", "inconclusive")
+    assert outcome(blind_baseline={"ci95": (0.55, 0.7)})[0] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"ci": (-0.0399, 0.1)}, "pass"),
+        ({"ci": (-0.05, -0.03), "ci95": (-0.06, -0.02)}, "inconclusive"),
+        ({"ci": (-0.08, -0.05), "ci95": (-0.09, -0.041)}, "fail"),
+        ({"clusters": (9,)}, "inconclusive"),
+    ],
+)
+def test_utility_is_not_inferior(change: dict[str, Any], expected: str) -> None:
+    assert outcome(utility=change)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("ci", "ci95", "expected"),
+    [
+        ((0.9, 1.04), (0.9, 1.05), "pass"),
+        ((1.0, 1.06), (1.0, 1.07), "inconclusive"),
+        ((1.06, 1.1), (1.051, 1.2), "fail"),
+    ],
+)
+def test_a_perplexity_ratio_is_judged_from_the_other_side(ci: Any, ci95: Any, expected: str) -> None:
+    ratio = {"statistic": "perplexity ratio", "estimate": 1.0, "margin": 1.05, "n": 1200, "ci": ci, "ci95": ci95}
+    assert outcome(utility=ratio)[0] == expected
+
+
+def test_a_small_held_out_set_does_not_gate_but_a_clear_loss_is_no_pass() -> None:
+    verdict, _, checks = outcome(utility={"n": 200, "ci": (-0.06, 0.0)})
+    assert (verdict, checks["utility"].role) == ("pass", "diagnostic")
+    lost = {"n": 200, "ci": (-0.5, -0.3), "ci95": (-0.55, -0.25)}
+    assert outcome(utility=lost)[:2] == ("inconclusive", None)
+
+
+@pytest.mark.parametrize("change", [{"estimate": 0.05}, {"verdict": "fail", "reason": "weights are not finite"}])
+def test_a_constant_or_broken_model_fails(change: dict[str, Any]) -> None:
+    assert outcome(sanity=change)[0] == "fail"
+    assert outcome("procedure", sanity=change)[0] == "fail"
+
+
+@pytest.mark.parametrize("basis", ["procedure", "measurement"])
+def test_the_originals_weights_never_pass(basis: Basis) -> None:
+    assert outcome(basis, distinct={"verdict": "fail"})[:2] == ("fail", None)
+
+
+def test_by_procedure_attacks_do_not_block() -> None:
+    verdict, grade, checks = outcome("procedure", membership_auc={"ci95": (0.7, 0.8)}, utility={"ci": (-0.06, 0.05)})
+    assert (verdict, grade) == ("pass", "A")
+    assert (checks["membership_auc"].role, checks["membership_auc"].verdict) == ("diagnostic", "fail")
+    assert checks["provenance"].role == "gate"
+
+
+def test_by_procedure_a_lost_utility_fails_and_a_broken_record_does_not_pass() -> None:
+    assert outcome("procedure", utility={"ci": (-0.2, -0.1), "ci95": (-0.2, -0.1)})[0] == "fail"
+    assert outcome("procedure", provenance={"verdict": "info"})[0] == "inconclusive"
+    assert outcome("procedure", provenance=None)[0] == "inconclusive"
+
+
+@pytest.mark.parametrize("name", ["membership_auc", "sanity", "distinct"])
+def test_what_was_not_checked_is_no_pass(name: str) -> None:
+    assert outcome(**{name: None})[0] == "inconclusive"
+
+
+def evaluation(basis: Basis) -> Evaluation:
+    checks = judge([*FILES, AUC, CONTROL, BLIND, UTILITY], basis, POLICY)
+    verdict, grade = decide(checks, basis)
+    numbers = ModelNumbers(forget=SetNumbers(loss=0.1, accuracy=0.9), retain=None, held_out=None)
+    return Evaluation(
+        task="image-classification", records=Records(forget=400, retain=1000, held_out=900, retain_scored=1000),
+        models=Models(original=numbers, candidate=numbers), checks=checks, metrics={}, verdict=verdict, basis=basis,
+        grade=grade, policy_digest=Policy().digest(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("basis", ["procedure", "measurement"])
+def test_a_third_party_comes_to_the_same_from_the_json(basis: Basis) -> None:
+    read = Evaluation.model_validate_json(evaluation(basis).model_dump_json())
+    assert disagreements(read, POLICY) == []
+
+
+def test_a_changed_number_or_verdict_is_found() -> None:
+    stated = evaluation("measurement")
+    checks = [
+        check.model_copy(update={"ci": (0.4, 0.6)}) if check.id == "membership_auc" else check
+        for check in stated.checks
+    ]
+    lines = disagreements(stated.model_copy(update={"checks": checks}), POLICY)
+    assert any("membership_auc" in line for line in lines)
+    assert any("grade" in line for line in lines)
+    assert disagreements(stated.model_copy(update={"grade": "A"}), POLICY)
+
+
+def pass_rate(shift: float, sizes: tuple[int, int], margin: float, draws: int, alpha: float = 0.05) -> float:
+    random = np.random.default_rng(20)
+    n, m = sizes
+    passed = 0
+    for _ in range(draws):
+        auc = clustered_auc(random.normal(shift, 1, n), random.normal(0, 1, m), np.arange(n), np.arange(m))
+        low, high = auc.interval(1 - 2 * alpha)
+        passed += 0.5 - margin < low and high < 0.5 + margin
+    return passed / draws
+
+
+def shift_of(auc: float) -> float:
+    from service.verification.quantiles import normal_quantile
+
+    return math.sqrt(2) * normal_quantile(auc)
+
+
+@pytest.mark.parametrize(("n", "margin"), [(300, 0.05), (75, 0.10), (40, 0.15)])
+@pytest.mark.parametrize("side", [1, -1])
+def test_at_the_margin_at_most_alpha_pass(n: int, margin: float, side: int) -> None:
+    rate = pass_rate(shift_of(0.5 + side * margin), (n, 2000), margin, draws=1000)
+    assert rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1000)
+
+
+def test_a_clean_model_passes_as_often_as_the_design_says() -> None:
+    # Research note 1.7: 286 records for a margin of 0.05; the interval's t quantile costs a little.
+    assert pass_rate(0.0, (286, 20000), 0.05, draws=600) == pytest.approx(0.79, abs=0.05)
+
+
+def test_splitting_alpha_keeps_retries_honest() -> None:
+    """Research note 11.20: five looks at a candidate on the margin pass far more often than one unless alpha is split."""
+    single = pass_rate(shift_of(0.6), (75, 1000), 0.1, draws=1500, alpha=0.01)
+    assert 1 - (1 - single) ** 5 <= 0.08

@@ -1,0 +1,174 @@
+"""`lethe evaluate`: every check of the suite on two or more model directories."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from service.cli.output import AsJson, print_json
+from workers.cli.common import Columns, Data, Device, Holdout, TaskName, digest_of, open_data, read_ids, running
+
+if TYPE_CHECKING:
+    from service.verification.schema import Check, Evaluation
+
+UNEVALUABLE = 4
+EXITS = {"pass": 0, "fail": 1, "inconclusive": 3}
+_SEVERAL = "--retrained"
+
+command = typer.Typer(help="Judge a candidate model directory.", add_completion=False)
+
+
+class _Command(TyperCommand):
+    """Takes `--retrained A B` as `--retrained A --retrained B`: options here have a fixed number of values."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, repeat(args))
+
+
+def repeat(arguments: Sequence[str]) -> list[str]:
+    """The same arguments with `--retrained` before each of its values."""
+    spread: list[str] = []
+    listing = False
+    for word in arguments:
+        if word.startswith("-"):
+            listing = word == _SEVERAL
+        elif listing and spread[-1] != _SEVERAL:
+            spread.append(_SEVERAL)
+        spread.append(word)
+    return spread
+
+
+@command.command(cls=_Command)
+def evaluate(
+    original: Annotated[Path, typer.Option(help="The model directory before unlearning.")],
+    candidate: Annotated[Path, typer.Option(help="The model directory to judge.")],
+    task: TaskName,
+    data: Data,
+    forget: Annotated[Path, typer.Option(help="Record ids, one a line.")],
+    holdout: Holdout = None,
+    retrained: Annotated[list[Path] | None, typer.Option(help="Models retrained without the records; several.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="For models trained elsewhere.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="TOML; absent: the defaults.")] = None,
+    references: Annotated[Path | None, typer.Option(help="A reference pool.")] = None,
+    columns: Columns = "",
+    device: Device = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of samples and folds.")] = 0,
+    ignore_record: Annotated[bool, typer.Option("--ignore-record", help="Judge by measurement alone.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a candidate: exit 0 pass, 1 fail, 3 inconclusive, 4 could not evaluate, 2 bad usage."""
+    _refuse(references, [original, candidate, *(retrained or [])])
+    with _crashes_apart():
+        from service.verification.policy import load_policy
+        from workers.modeling.recipe import load_recipe
+        from workers.planning import evaluation
+
+        rules, line = load_policy(policy), load_recipe(recipe) if recipe else None
+        ids, records = _ids(forget), open_data(data, task, columns)
+        held_out = open_data(holdout, task, columns) if holdout else None
+        with running(device, seed, "evaluate") as context:
+            found, _ = evaluation.evaluate(
+                original_dir=original,
+                candidate_dir=candidate,
+                retrained_dirs=retrained or [],
+                data=records,
+                held_out=held_out,
+                holdout_digest=digest_of(holdout) if holdout else None,
+                forget_ids=ids,
+                task=task,
+                policy=rules,
+                alpha=None,
+                ignore_record=ignore_record,
+                context=context,
+                data_digest=_data_digest(original, data),
+                recipe=line,
+            )
+    _show(found, as_json)
+    raise typer.Exit(EXITS[found.verdict])
+
+
+def _refuse(references: Path | None, directories: Sequence[Path]) -> None:
+    from service.errors import BadParameters
+
+    if references is not None:
+        raise BadParameters("--references: no check of this release uses a reference pool; leave it out")
+    for path in directories:
+        if not path.is_dir():
+            raise BadParameters(f"{path}: no such model directory")
+
+
+@contextmanager
+def _crashes_apart() -> Iterator[None]:
+    """Bad input goes on to exit 2; a model or a score that cannot be judged, or a crash, ends with exit 4.
+
+    Exit 1 means that the candidate failed, and nothing else may look like it.
+    """
+    from service.errors import BadModel, BadRequest, Invalid, LetheError
+
+    try:
+        yield
+    except Exception as error:
+        usage = isinstance(error, Invalid | BadRequest) and not isinstance(error, BadModel)
+        if usage or os.environ.get("LETHE_DEBUG"):
+            raise
+        first = (str(error).strip().splitlines() or [""])[0]
+        detail = error.detail if isinstance(error, LetheError) else f"{type(error).__name__}: {first}"
+        typer.echo(f"lethe: could not evaluate: {' '.join(detail.split())}", err=True)
+        raise typer.Exit(UNEVALUABLE) from None
+
+
+def _ids(path: Path) -> list[str]:
+    """The record ids; none for a file of blank lines, which is for the evaluation to refuse and not for the parser."""
+    blank = path.is_file() and not path.read_bytes().strip()
+    return [] if blank else read_ids(path)
+
+
+def _data_digest(original: Path, data: Path) -> str | None:
+    """The digest of the data for an original without a training record; one that has a record speaks for itself."""
+    from workers.modeling.training_record import RECORD_FILE
+
+    return None if (original / RECORD_FILE).is_file() else digest_of(data)
+
+
+def _show(found: "Evaluation", as_json: bool) -> None:
+    if as_json:
+        print_json(found.as_json())
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("check", "role", "estimate", "interval", "95 %", "margin", "n / m", "result", box=None)
+    for check in found.checks:
+        table.add_row(*_cells(check))
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else 160)  # piped: whole names, so that lines can be searched
+    console.print(table)
+    console.print(_sentence(found), highlight=False, soft_wrap=True)
+
+
+def _cells(check: "Check") -> list[str]:
+    sizes = " / ".join(str(size) for size in (check.n, check.m) if size)
+    return [
+        check.id,
+        check.role,
+        _number(check.estimate),
+        " to ".join(map(_number, check.ci or ())) or "-",
+        " to ".join(map(_number, check.ci95 or ())) or "-",
+        _number(check.margin),
+        sizes or "-",
+        check.verdict,
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _sentence(found: "Evaluation") -> str:
+    grade = f", grade {found.grade}" if found.grade else ""
+    return f"{found.verdict}{grade}, by {found.basis}: {found.reason}. {' '.join(found.limits[:2])}"

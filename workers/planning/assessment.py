@@ -1,0 +1,187 @@
+"""The pure core of an evaluation: score tables and a policy in, checks, metrics, verdict and grade out. No models."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from service.verification.policy import Policy
+from service.verification.schema import Basis, Check, Evaluation, Models, Records
+from service.verification.verdict import BLIND, CONTROL, MEMBERSHIP, PROVENANCE, decide, explain, judge
+from workers.planning.checks import (
+    BlindFeatures,
+    blind_check,
+    distinct_check,
+    membership_checks,
+    not_run_checks,
+    sanity_check,
+    utility_check,
+)
+from workers.planning.comparisons import Line, metric_checks, numbers_of, retrain_metrics
+from workers.planning.provenance import Provenance
+from workers.planning.score_tables import (
+    CANDIDATE,
+    FORGET,
+    HELD_OUT,
+    ORIGINAL,
+    RETAIN,
+    RETRAINED,
+    read_tables,
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What score tables do not tell.
+
+    `files_differ`: the candidate's weights are not the original's. `retain_records`: how many there are, where a sample
+    was scored. `per_byte`: some tokenizers differ. `forward_passes` by model, in batches.
+    """
+
+    files_differ: bool = True
+    weights_finite: bool = True
+    provenance: Provenance | None = None
+    retain_records: int | None = None
+    per_byte: bool = False
+    seed: int = 0
+    forward_passes: dict[str, int] = field(default_factory=dict)
+
+
+def assess(
+    tables: Mapping[str, pa.Table],
+    task: str,
+    policy: Policy,
+    *,
+    alpha: float | None = None,
+    blind: BlindFeatures | None = None,
+    facts: Facts | None = None,
+    ignore_record: bool = False,
+) -> Evaluation:
+    """Judge a candidate by the score tables "original", "candidate" and "retrained-1", ...
+
+    Tables have the columns of `workers.scoring.score` and `set` (forget, retain, held_out: the certification records;
+    none where there is no held-out set). `alpha` None takes the policy's. Raises Unevaluable, see `read_tables`.
+    """
+    facts = facts or Facts()
+    models = read_tables(tables, task, facts.per_byte)
+    retrained = [models[name] for name in sorted(models, key=_number) if name.startswith(RETRAINED)]
+    line = Line(models[ORIGINAL], models[CANDIDATE], retrained)
+    basis: Basis = "procedure" if _by_procedure(facts.provenance, ignore_record) else "measurement"
+    diagnostics, metrics = metric_checks(line)
+    metrics |= retrain_metrics(line, facts.seed)
+    raw = [
+        provenance_check(facts.provenance, ignore_record),
+        distinct_check(line.original, line.candidate, facts.files_differ),
+        sanity_check(line.original, line.candidate, facts.weights_finite),
+        *_gate_checks(line, policy, alpha if alpha is not None else policy.verification.alpha, blind, facts.seed),
+        *diagnostics,
+        *not_run_checks(),
+    ]
+    checks = judge(raw, basis, policy.verification)
+    verdict, grade = decide(checks, basis)
+    return Evaluation(
+        task=task,
+        records=_records(line, facts),
+        models=Models(
+            original=numbers_of(line.original),
+            candidate=numbers_of(line.candidate),
+            retrained=[numbers_of(model) for model in retrained],
+        ),
+        checks=checks,
+        metrics={name: _finite(value) for name, value in metrics.items()},
+        verdict=verdict,
+        basis=basis,
+        grade=grade,
+        reason=explain(checks, basis),
+        limits=limits_of(checks, basis, _records(line, facts)),
+        policy_digest=policy.digest(),
+        seed=facts.seed,
+        unit=_unit(task, facts.per_byte),
+        forward_passes=facts.forward_passes,
+    )
+
+
+def _number(name: str) -> tuple[int, str]:
+    tail = name.removeprefix(RETRAINED)
+    return (int(tail) if tail.isdigit() else 0, name)
+
+
+def _by_procedure(provenance: Provenance | None, ignore_record: bool) -> bool:
+    return provenance is not None and provenance.holds and not ignore_record
+
+
+def _gate_checks(line: Line, policy: Policy, alpha: float, blind: BlindFeatures | None, seed: int) -> list[Check]:
+    rules = policy.verification
+    return [
+        *membership_checks(line.original, line.candidate, rules, alpha),
+        blind_check(blind, line.has_held_out, alpha, seed),
+        utility_check(line.original, line.candidate, rules, alpha),
+    ]
+
+
+def provenance_check(provenance: Provenance | None, ignore_record: bool) -> Check:
+    """`provenance` as a check: it gates where it holds, and where it was claimed and does not hold it says why."""
+    values: dict[str, Any] = {"id": PROVENANCE, "role": "diagnostic", "statistic": "training record"}
+    if ignore_record:
+        return Check(**values, verdict="info", reason="the training record was ignored by request")
+    if provenance is None or not provenance.claimed:
+        reason = provenance.reason if provenance else "no training record was looked at"
+        return Check(**values, verdict="info", reason=reason)
+    return Check(**values, verdict="pass" if provenance.holds else "fail", reason=provenance.reason)
+
+
+def _records(line: Line, facts: Facts) -> Records:
+    scored = len(line.original[RETAIN])
+    return Records(
+        forget=len(line.original[FORGET]),
+        retain=facts.retain_records if facts.retain_records is not None else scored,
+        held_out=len(line.original[HELD_OUT]) if line.has_held_out else 0,
+        retain_scored=scored,
+    )
+
+
+def _unit(task: str, per_byte: bool) -> Literal["record", "token", "byte"]:
+    if task != "causal-lm":
+        return "record"
+    return "byte" if per_byte else "token"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def limits_of(checks: list[Check], basis: Basis, records: Records) -> list[str]:
+    """What this evidence does not show, in sentences."""
+    by_id = {check.id: check for check in checks}
+    if basis == "procedure":
+        first = (
+            "The verdict rests on the training record and its digests. Weights alone cannot show which data made them; "
+            "the attacks were run and are printed as diagnostics."
+        )
+    else:
+        first = (
+            "The verdict rests on the named attacks alone; others may find what these did not. Without companion "
+            "canaries and a qualified method a measured pass is grade C at best."
+        )
+    sentences = [first, _power(by_id[MEMBERSHIP])]
+    if by_id[CONTROL].verdict == "inconclusive":
+        sentences.append("The attack did not find these records in the original either, so it shows little about them.")
+    if by_id[BLIND].verdict == "inconclusive":
+        sentences.append("Forgotten and held-out records differ without any model: the AUC is not interpretable.")
+    sentences.append("Without reference models nothing is calibrated record by record, and an average can hide one.")
+    if records.retain_scored < records.retain:
+        sentences.append(f"{records.retain_scored} of {records.retain} retained records were scored, drawn at random.")
+    return sentences
+
+
+def _power(check: Check) -> str:
+    if check.estimate is None or check.smallest_detectable is None:
+        return "Not testable at this size or without held-out records: residual influence was not measured."
+    return (
+        f"An AUC further than {check.smallest_detectable:.3f} from 0.5 would have been noticed with 80 % probability; "
+        "less could have been missed."
+    )

@@ -1,0 +1,214 @@
+"""From score tables to the checks of an evaluation: numbers only, no verdicts (those are service.verification's)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.verification.policy import VerificationPolicy, margin_for
+from service.verification.schema import Check, Interval
+from service.verification.statistics import Array, Auc, AucDesign, Clusters, Mean, NotMeasurable
+from service.verification.verdict import (
+    ACCURACY,
+    BLIND,
+    BLIND_LIMIT,
+    CHANCE,
+    CONTROL,
+    DISTINCT,
+    MEMBERSHIP,
+    PERPLEXITY,
+    SANITY,
+    SPREAD_LIMIT,
+    UTILITY,
+)
+from workers.metrics.blind_baseline import Features, blind_baseline
+from workers.metrics.membership_auc import membership_auc, membership_design
+from workers.metrics.tpr_at_fpr import OperatingPoint
+from workers.metrics.utility import accuracy_difference, log_perplexity_ratio, utility_design
+from workers.planning.score_tables import FORGET, HELD_OUT, RETAIN, ModelScores, SetScores
+
+NO_HELD_OUT = "no held-out records: there is nobody to compare the forgotten records with"
+NEED_REFERENCES = {
+    "calibrated_membership": "AUC of scores calibrated by reference models",
+    "per_record": "per-record z against reference models, Holm",
+}
+
+_PEOPLE = "subject"
+_LARGEST_EXPONENT = 300.0
+
+
+@dataclass(frozen=True)
+class BlindFeatures:
+    """What the blind baseline sees: features and subjects of forgotten and of held-out records (or samples of them)."""
+
+    forget: Features
+    forget_subjects: Clusters
+    held_out: Features
+    held_out_subjects: Clusters
+
+
+def membership_checks(
+    original: ModelScores, candidate: ModelScores, policy: VerificationPolicy, alpha: float
+) -> list[Check]:
+    """`membership_auc` of the candidate and `positive_control`, the same of the original."""
+    n = len(original[FORGET])
+    if HELD_OUT not in original:
+        return [
+            Check(id=name, role="diagnostic", statistic="AUC", n=n, m=0, reason=NO_HELD_OUT, verdict="info")
+            for name in (MEMBERSHIP, CONTROL)
+        ]
+    design = membership_design(*_sides(original))
+    margin = margin_for(policy.auc_margin, n)
+    return [
+        _auc_check(MEMBERSHIP, auc_of(candidate), design, margin, alpha),
+        _auc_check(CONTROL, auc_of(original), design, margin, alpha),
+    ]
+
+
+def auc_of(model: ModelScores) -> Auc:
+    """Membership AUC of one model."""
+    return membership_auc(*_sides(model))
+
+
+def _sides(model: ModelScores) -> tuple[Array, Array, Clusters, Clusters]:
+    forget, held_out = model[FORGET], model[HELD_OUT]
+    return forget.membership, held_out.membership, forget.subjects, held_out.subjects
+
+
+def _auc_check(name: str, auc: Auc, design: AucDesign | None, margin: float | None, alpha: float) -> Check:
+    return Check(
+        id=name,
+        role="diagnostic",
+        statistic="AUC",
+        estimate=auc.auc,
+        alpha=alpha,
+        ci=auc.interval(1 - 2 * alpha),
+        ci95=auc.interval(0.95),
+        margin=margin,
+        n=auc.n,
+        m=auc.m,
+        cluster=_PEOPLE,
+        clusters=auc.clusters,
+        power_at_zero=design.power_at_zero(margin, alpha) if design and margin is not None else None,
+        smallest_detectable=design.smallest_detectable(alpha) if design else None,
+    )
+
+
+def blind_check(features: BlindFeatures | None, has_held_out: bool, alpha: float, seed: int) -> Check:
+    """`blind_baseline`: forgotten against held-out records without any model."""
+    if features is None:
+        reason = "not run: no features of the records were given" if has_held_out else NO_HELD_OUT
+        return Check(id=BLIND, role="diagnostic", statistic="AUC", reason=reason)
+    found = blind_baseline(
+        features.forget, features.held_out, features.forget_subjects, features.held_out_subjects, seed
+    )
+    if isinstance(found, NotMeasurable):
+        n, m = len(features.forget), len(features.held_out)
+        return Check(id=BLIND, role="diagnostic", statistic="AUC", reason=found.reason, n=n, m=m)
+    return _auc_check(BLIND, found, None, BLIND_LIMIT - CHANCE, alpha)
+
+
+def utility_check(original: ModelScores, candidate: ModelScores, policy: VerificationPolicy, alpha: float) -> Check:
+    """`utility` on all held-out certification records, paired by record and clustered by subject."""
+    if HELD_OUT not in original:
+        return Check(id=UTILITY, role="diagnostic", statistic="performance on held-out records", reason=NO_HELD_OUT)
+    before, after = original[HELD_OUT], candidate[HELD_OUT]
+    if before.likelihood is None or after.likelihood is None:
+        difference = accuracy_difference(before.accuracy, after.accuracy, before.subjects)
+        influence = (before.accuracy - before.accuracy.mean()) / len(before)
+        return _utility(ACCURACY, difference, influence, before, policy.utility_margin, alpha)
+    # Bytes per token of the original where the units are bytes, 1 where they are tokens.
+    scale = float(before.likelihood.units.sum() / before.tokens.sum())
+    ratio = log_perplexity_ratio(before.likelihood, after.likelihood, before.subjects, scale)
+    return _utility(PERPLEXITY, ratio, before.likelihood.influence * scale, before, policy.perplexity_margin, alpha)
+
+
+def _utility(
+    statistic: str, mean: Mean, influence: Array, scores: SetScores, table: Mapping[str, float], alpha: float
+) -> Check:
+    ratio = statistic == PERPLEXITY
+    design = utility_design(influence, scores.subjects)
+    # Below the smallest size the check is a diagnostic; the widest margin then says what a failure would be.
+    margin = margin_for(dict(table), mean.n) or max(table.values())
+    smallest = design.smallest_detectable(alpha)
+    return Check(
+        id=UTILITY,
+        role="diagnostic",
+        statistic=statistic,
+        estimate=_exp(mean.estimate) if ratio else mean.estimate,
+        alpha=alpha,
+        ci=_bounds(mean.interval(1 - 2 * alpha), ratio),
+        ci95=_bounds(mean.interval(0.95), ratio),
+        margin=margin,
+        n=mean.n,
+        cluster=_PEOPLE,
+        clusters=(mean.clusters,),
+        power_at_zero=design.power_at_zero(math.log(margin) if ratio else margin, alpha),
+        smallest_detectable=_exp(smallest) if ratio and smallest is not None else smallest,
+    )
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(value, _LARGEST_EXPONENT))
+
+
+def _bounds(interval: Interval | None, ratio: bool) -> Interval | None:
+    if interval is None or not ratio:
+        return interval
+    return _exp(interval[0]), _exp(interval[1])
+
+
+def distinct_check(original: Mapping[str, SetScores], candidate: Mapping[str, SetScores], files_differ: bool) -> Check:
+    """`distinct`: other weights than the original's, and not the same output on every single record."""
+    same = all(np.array_equal(original[part].membership, candidate[part].membership) for part in original)
+    reason = "the candidate's weights are the original's" if not files_differ else None
+    if reason is None and same:
+        reason = "the candidate answers every record exactly as the original does"
+    return Check(
+        id=DISTINCT,
+        role="gate",
+        statistic="weights differ from the original's",
+        verdict="fail" if reason else "pass",
+        reason=reason,
+    )
+
+
+def sanity_check(original: ModelScores, candidate: ModelScores, weights_finite: bool) -> Check:
+    """`sanity`: loaded, finite, and scores that vary: interquartile range of held-out scores over the original's."""
+    part = HELD_OUT if HELD_OUT in original else RETAIN
+    before, after = _spread(original[part].membership), _spread(candidate[part].membership)
+    return Check(
+        id=SANITY,
+        role="gate",
+        statistic="spread of scores, candidate over original",
+        estimate=after / before if before > 0 else None,
+        margin=SPREAD_LIMIT,
+        n=len(original[part]),
+        verdict="pass" if weights_finite else "fail",
+        reason=None if weights_finite else "the candidate has weights that are not finite",
+    )
+
+
+def _spread(values: Array) -> float:
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float(high - low)
+
+
+def metric_check(name: str, statistic: str, found: Mean | OperatingPoint | NotMeasurable, n: int, m: int) -> Check:
+    """A diagnostic with its 95 % interval, or with the reason why there is none."""
+    check = Check(id=name, role="diagnostic", statistic=statistic, n=n, m=m or None)
+    if isinstance(found, NotMeasurable):
+        return check.model_copy(update={"reason": found.reason})
+    if isinstance(found, OperatingPoint):
+        return check.model_copy(update={"estimate": found.rate, "ci95": found.ci95, "cluster": _PEOPLE})
+    values = {"estimate": found.estimate, "ci95": found.interval(0.95), "clusters": (found.clusters,)}
+    return check.model_copy(update=values | {"cluster": _PEOPLE})
+
+
+def not_run_checks() -> list[Check]:
+    """What would need a reference pool."""
+    return [
+        Check(id=name, role="diagnostic", statistic=statistic, reason="not run: no references")
+        for name, statistic in NEED_REFERENCES.items()
+    ]
