@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -62,9 +63,9 @@ def create_app() -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    import os
-    import anyio.to_thread
-    anyio.to_thread.current_default_thread_limiter().total_tokens = int(os.environ.get("TOK", "40"))
+    # As many handlers at once as there are pooled connections: beyond that they would wait for each other anyway, and
+    # more threads behind Python's lock only make the slowest answers slower.
+    to_thread.current_default_thread_limiter().total_tokens = get_settings().api.pool_size
     withdraw = telemetry.add_source(gauges.read)
     yield
     withdraw()

@@ -152,19 +152,24 @@ def publish_version(
     session.flush()
     repository.retire(session, base_version_id, now, destroy_by)
     repository.condemn_retired(session, model_id, destroy_by)
-    data = {
-        "model": model_id,
-        "number": version.number,
-        "digest": digest,
-        "base": base_version_id,
-        "job": job_id,
-        "method": method,
-        "verdict": verification.get("verdict"),
-        "grade": verification.get("grade"),
-        "base_destroy_by": audit.timestamp(destroy_by),
-    }
+    data = _publication(version) | {"base_destroy_by": audit.timestamp(destroy_by)}
     audit.record(session, "version.published", actor="worker", ref=version_id, data=data)
     return version
+
+
+def _publication(version: Version) -> dict[str, Any]:
+    """What the audit event says; the report's verifier reads the same keys."""
+    verification = version.verification or {}
+    return {
+        "model": version.model_id,
+        "number": version.number,
+        "digest": version.digest,
+        "base": version.parent_id,
+        "job": version.job_id,
+        "method": version.method,
+        "verdict": verification.get("verdict"),
+        "grade": verification.get("grade"),
+    }
 
 
 def activate(session: Session, name: str, number: int, actor: str, now: datetime) -> Version:

@@ -55,7 +55,7 @@ def unlearn(
 
     if references is not None:
         raise BadParameters("--references: no method of this release uses a reference pool; leave it out")
-    chosen_params = _params(params)
+    chosen = _params(params)
     if method != "auto":
         find_method(method)
     records = open_data(data, task, columns)
@@ -71,18 +71,23 @@ def unlearn(
         holdout_digest=digest_of(holdout) if holdout else None,
         columns=_pairs(columns),
     )
-    number = seed if seed is not None else (problem.recipe.training.seed if problem.recipe else 0)
-    with running(device, number, method) as context:
+    with running(device, _seed(seed, problem), method) as context:
         if method == "auto":
             told = _climb(problem, records, held_out, context, policy, out)
         else:
-            told = _described(run_attempt(method, chosen_params, problem, context, out))
+            told = _described(run_attempt(method, chosen, problem, context, out))
     if as_json:
         print_json(told)
     else:
         typer.echo(_sentence(told))
     if not told.get("out"):
         raise typer.Exit(1)
+
+
+def _seed(given: int | None, problem: "Problem") -> int:
+    if given is not None:
+        return given
+    return problem.recipe.training.seed if problem.recipe else 0
 
 
 def _params(text: str) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from service.audit import sequencer
 from service.database import clock, reading
 from service.deletion import lifecycle, repository
 from service.deletion.models import DeletionRequest, RequestTarget
@@ -27,7 +27,6 @@ def run(work: Work) -> None:
         request_ids = service.requests_of(session, work.job.id)
     for request_id in request_ids:
         _answer(work, request_id, published)
-    sequencer.seal()
     for request_id in request_ids:
         _complete(work, request_id)
     with work.fenced() as session:
@@ -72,19 +71,17 @@ def _complete(work: Work, request_id: str) -> None:
         if request.status == "completed" or any(target.outcome is None for target in targets):
             return
         refs = [request_id, *(str(target.job_id) for target in targets), *_version_ids(session, targets)]
-        sealed = reports.sealed_events(session, refs)
-        facts = [
-            TargetFacts(
-                model=t.model_name, outcome=cast(Outcome, t.outcome), records=t.records or 0, job_id=str(t.job_id)
-            )
-            for t in targets
-        ]
         now = clock(session)
+    facts = [
+        TargetFacts(model=t.model_name, outcome=cast(Outcome, t.outcome), records=t.records or 0, job_id=str(t.job_id))
+        for t in targets
+    ]
+    sealed = reports.collect_events(refs)
     folder = reports.write_request_report(_request_facts(request, facts, now), facts, sealed, now)
     with work.fenced() as session:
-        for target in targets:
-            target.report_path = str(folder)
-            session.merge(target)
+        session.execute(
+            update(RequestTarget).where(RequestTarget.request_id == request_id).values(report_path=str(folder))
+        )
         lifecycle.complete(session, request_id)
 
 
