@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from service.settings import get_settings
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 30.0
+LIMIT_SECONDS = 300.0
 
 
 def free_port() -> int:
@@ -117,13 +119,19 @@ class Run:
 
 
 def timed(command: Sequence[str], folder: Path, accept: Sequence[int] = (0,)) -> Run:
-    """Run a command to its end and ask the kernel what it cost (wait4). Raises RuntimeError for another exit code."""
+    """Run a command to its end and ask the kernel what it cost (wait4).
+
+    Raises RuntimeError for another exit code; after `LIMIT_SECONDS` the command is killed.
+    """
     output, errors = folder / "stdout", folder / "stderr"
     with output.open("wb") as out, errors.open("wb") as err:
         began = time.perf_counter()
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        guard = threading.Timer(LIMIT_SECONDS, process.kill)
+        guard.start()
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
+        guard.cancel()
     process.returncode = code = os.waitstatus_to_exitcode(status)
     if code not in accept:
         raise RuntimeError(f"{' '.join(command)} exited {code}:\n{errors.read_text(errors='replace')[-3000:]}")

@@ -37,7 +37,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(
         name="utility",
-        target="workers.metrics.utility:utility",
+        target="workers.metrics.utility:accuracy_difference",
         role="gate",
         direction="not below zero (accuracy difference), not above one (perplexity ratio)",
         needs=("held_out",),

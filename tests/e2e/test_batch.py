@@ -1,12 +1,14 @@
 """Twenty requests at once: one or two jobs, every one completed, and every one read back from the serving path."""
 
+import base64
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from pyarrow import parquet
 
-from tests.e2e.world import Assets, World
+from tests.e2e.world import Assets, World, serving
 
 pytestmark = pytest.mark.e2e
 
@@ -14,29 +16,29 @@ pytestmark = pytest.mark.e2e
 def test_twenty_requests_end_in_one_or_two_jobs_and_are_read_back(world: World, digits: Assets) -> None:
     world.register("digits", digits)
     people = [f"t-person-{number:03d}" for number in range(20)]
-    with ThreadPoolExecutor(20) as pool:
-        requests = list(pool.map(lambda person: world.post(person, model="digits"), people))
-
-    done = [world.wait(request["id"]) for request in requests]
+    with serving(world, "digits") as address:
+        assert _served_version(address, digits) == 1
+        with ThreadPoolExecutor(20) as pool:
+            requests = list(pool.map(lambda person: world.post(person, model="digits"), people))
+        done = [world.wait(request["id"], seconds=300) for request in requests]
+        newest = max(request["targets"][0]["new_version"] for request in done)
+        world.poll(lambda: _served_version(address, digits) == newest, 30, "the server to switch")
 
     jobs = world.get("/v1/jobs")["items"]
     assert 1 <= len(jobs) <= 2
-    assert all(job["status"] == "completed" for job in jobs)
-    serving = [version for version in world.versions("digits") if version["state"] == "serving"]
-    assert len(serving) == 1
+    assert {request["targets"][0]["job_id"] for request in done} == {job["id"] for job in jobs}
     trained_on = _trained_on(world, "digits")
-    ids = parquet.read_table(digits.train, columns=["record_id", "subject_id"]).to_pydict()
     for person, request in zip(people, done, strict=True):
         target = request["targets"][0]
-        assert target["outcome"] == "published"
-        assert target["verdict"] == "pass"
+        assert (target["outcome"], target["verdict"]) == ("published", "pass")
         report = world.get(f"/v1/deletion-requests/{request['id']}/report.json")
         reported = report["targets"][0]["lineage"]["new_version"]
-        published = next(version for version in world.versions("digits") if version["number"] == target["new_version"])
-        assert reported["digest"] == published["digest"]
-        theirs = {rid for rid, sid in zip(ids["record_id"], ids["subject_id"], strict=True) if sid == person}
+        assert reported["number"] == target["new_version"]
+        assert reported["digest"] == world.version("digits", reported["number"])["digest"]
+        theirs = _records_of(digits, person)
         assert theirs
         assert not theirs & trained_on
+    assert world.version("digits", newest)["state"] == "serving"
 
 
 def test_the_same_person_again_completes_with_an_honest_answer(world: World) -> None:
@@ -60,6 +62,21 @@ def test_the_same_person_twice_in_one_batch_completes_both(world: World) -> None
     done = [world.wait(first["id"]), world.wait(second["id"])]
     assert {request["targets"][0]["outcome"] for request in done} <= {"published", "already_deleted"}
     assert "published" in {request["targets"][0]["outcome"] for request in done}
+
+
+def _served_version(address: str, assets: Assets) -> int:
+    """The version that answers a real prediction."""
+    image = parquet.read_table(assets.holdout, columns=["image"]).column("image")[0].as_py()["bytes"]
+    body = {"instances": [{"image": base64.b64encode(image).decode()}]}
+    answer = httpx.post(f"{address}/predict", json=body, timeout=30)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["predictions"]) == 1
+    return int(answer.headers["Lethe-Model-Version"])
+
+
+def _records_of(assets: Assets, person: str) -> set[str]:
+    table = parquet.read_table(assets.train, columns=["record_id", "subject_id"]).to_pydict()
+    return {rid for rid, sid in zip(table["record_id"], table["subject_id"], strict=True) if sid == person}
 
 
 def _trained_on(world: World, model: str) -> set[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as parquet
 import pytest
+from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
 from tests.e2e.world import checked, lethe

@@ -40,7 +40,10 @@ batch_size = 64
 learning_rate = 3e-3
 seed = 7
 """
+# Retraining alone: these tests are about requests, jobs and crashes. The whole ladder runs in test_gate and the demo.
 POLICY = """
+[ladder]
+methods = ["retrain"]
 [batch]
 window = "1s"
 """
@@ -184,6 +187,10 @@ class World:
         """All versions of a model, oldest first."""
         return sorted(self.get(f"/v1/models/{model}/versions")["items"], key=lambda version: version["number"])
 
+    def version(self, model: str, number: int) -> dict[str, Any]:
+        """One version."""
+        return dict(self.get(f"/v1/models/{model}/versions/{number}"))
+
     def kill_workers(self) -> int:
         """kill -9 of every worker process with all its children; returns how many groups were killed."""
         workers = [child for child in self.stack.children if child.name.startswith("worker")]
@@ -196,6 +203,28 @@ class World:
         return "\n".join(
             f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in self.stack.logs.iterdir()
         )
+
+
+@contextmanager
+def serving(world: World, model: str) -> Iterator[str]:
+    """`lethe models serve` as a process of its own; yields its address."""
+    command = [sys.executable, "-m", "service.cli.main", "models", "serve", model, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        address = line.split(" at ")[1].split()[0]
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"{address}/healthz", timeout=2).is_success
+            except httpx.HTTPError:
+                return False
+
+        try:
+            world.poll(answers, 60, "the inference server")
+            yield address
+        finally:
+            process.terminate()
 
 
 @contextmanager

@@ -133,7 +133,9 @@ def test_metrics_count_and_name_nobody(api: TestClient, admin: Headers, digits: 
 def test_openapi_is_complete(api: TestClient) -> None:
     schema = api.get("/openapi.json").json()
     assert schema["openapi"].startswith("3.1")
-    assert {PATH, BATCH, f"{PATH}/{{request_id}}", "/v1/models", "/v1/methods", "/v1/audit/events"} <= set(schema["paths"])
+    assert {PATH, BATCH, f"{PATH}/{{request_id}}", "/v1/models", "/v1/methods", "/v1/audit/events"} <= set(
+        schema["paths"]
+    )
     for path, calls in schema["paths"].items():
         for method, call in calls.items():
             if not path.startswith("/v1") or path.startswith("/v1/schemas"):

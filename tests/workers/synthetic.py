@@ -39,7 +39,7 @@ class World:
 
     def _draw(self, draw: np.random.Generator, size: int) -> np.ndarray:
         people = draw.normal(size=size // self.per_subject + 1)[self._subjects(size)]
-        return np.sqrt(self.rho) * people + np.sqrt(1 - self.rho) * draw.normal(size=size)
+        return np.asarray(np.sqrt(self.rho) * people + np.sqrt(1 - self.rho) * draw.normal(size=size))
 
     def _table(self, draw: np.random.Generator, common: Mapping[str, np.ndarray], leak: float) -> pa.Table:
         parts = []

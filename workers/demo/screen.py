@@ -36,10 +36,10 @@ class Screen:
         )
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; cells may hold several lines."""
+        """A table; cells may hold several lines, and give way where the terminal is narrow."""
         drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for header in headers:
-            drawn.add_column(header, no_wrap=True)
+            drawn.add_column(header, overflow="fold")
         for row in rows:
             drawn.add_row(*(escape(cell) for cell in row))
         self._console.print(drawn)

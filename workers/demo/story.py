@@ -64,7 +64,7 @@ class _Story:
         self._forget(alone)
         after = self._look()
         self._tell_alone(middle, after)
-        screen.heading("5. What was asked, and the evidence")
+        screen.heading("5. What was asked, what it took, and whether `lethe report verify` accepts the evidence")
         verified = self._tell_evidence([*together, *alone])
         return self._still_forgotten(after) and verified
 
@@ -146,7 +146,7 @@ class _Story:
         ]
         rows = [
             (
-                f"{asked.model}: {asked.title}",
+                f"{asked.model}\n{asked.title}",
                 str(asked.target["records"]),
                 "\n".join(attempts_told(asked)),
                 f"{asked.target['verdict']} {asked.target['grade'] or ''}".strip(),
@@ -156,7 +156,7 @@ class _Story:
             )
             for asked, check in zip(requests, checks, strict=True)
         ]
-        headers = ("request", "records", "methods tried", "verdict", "version", "cost", "lethe report verify")
+        headers = ("request", "records", "methods tried", "verdict", "version", "cost", "report")
         self._screen.table(headers, rows)
         self._screen.line()
         for asked in requests:

@@ -11,7 +11,7 @@ from workers.demo.conversations import Customer, conversation, customers
 from workers.demo.digits import Digit, digits
 
 WRITERS = 120
-CUSTOMERS = 100
+CUSTOMERS = 80
 STRANGERS = 80
 SEED = 1
 

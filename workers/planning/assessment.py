@@ -81,25 +81,30 @@ def assess(
     ]
     checks = judge(raw, basis, policy.verification)
     verdict, grade = decide(checks, basis)
+    records = _records(line, facts)
     return Evaluation(
         task=task,
-        records=_records(line, facts),
-        models=Models(
-            original=numbers_of(line.original),
-            candidate=numbers_of(line.candidate),
-            retrained=[numbers_of(model) for model in retrained],
-        ),
+        records=records,
+        models=_numbers(line),
         checks=checks,
         metrics={name: _finite(value) for name, value in metrics.items()},
         verdict=verdict,
         basis=basis,
         grade=grade,
         reason=explain(checks, basis),
-        limits=limits_of(checks, basis, _records(line, facts)),
+        limits=limits_of(checks, basis, records),
         policy_digest=policy.digest(),
         seed=facts.seed,
         unit=_unit(task, facts.per_byte),
         forward_passes=facts.forward_passes,
+    )
+
+
+def _numbers(line: Line) -> Models:
+    return Models(
+        original=numbers_of(line.original),
+        candidate=numbers_of(line.candidate),
+        retrained=[numbers_of(model) for model in line.retrained],
     )
 
 

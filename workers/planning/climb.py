@@ -83,6 +83,8 @@ def _try(
         alpha=policy.attempt_alpha,
         ignore_record=False,
         context=context,
+        data_digest=problem.data_digest,
+        recipe=problem.recipe,
     )
     told = {"number": number, "method": rung.method, "params": result.params, "seconds": result.seconds}
     return result, told | {"verdict": evaluation.verdict, "evaluation": evaluation.as_json()}

@@ -41,6 +41,8 @@ def run(work: Work) -> None:
         alpha=work.policy.attempt_alpha,
         ignore_record=False,
         context=materials.context_of(work, attempt.seed),
+        data_digest=work.dataset.digest,
+        recipe=materials.recipe_of(work),
     )
     _write_tables(work.scratch / f"scores-{attempt.number}", tables)
     _store(work, attempt, evaluation.as_json())

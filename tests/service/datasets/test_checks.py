@@ -125,7 +125,11 @@ def test_a_corrupt_page_names_the_part(tmp_path: Path) -> None:
         ("d.parquet", b"PAR1 no", r"d\.parquet: cannot be read"),
         ("d.parquet", b"", r"d\.parquet: cannot be read"),
         ("d.jsonl", b'{"record_id": "a", "subject_id": "b", "text": "c"}\n{oops\n', r"d\.jsonl: line 2 is not JSON"),
-        ("d.jsonl", b'{"record_id": "a", "subject_id": "b", "text": "c"}\n[1]\n', r"d\.jsonl: line 2 is not a JSON obj"),
+        (
+            "d.jsonl",
+            b'{"record_id": "a", "subject_id": "b", "text": "c"}\n[1]\n',
+            r"line 2 is not a JSON object",
+        ),
         ("d.jsonl", b'{"record_id": "a", "subject_id": "b", "text": "c"}\n{"text": 1}\n', r"'record_id' in line 2"),
         ("d.jsonl", b"", r"d\.jsonl: no column 'record_id'"),
         ("d.csv", b"record_id,subject_id,text\n", r"d\.csv: holds no records"),
@@ -153,7 +157,7 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 def test_missing_and_mixed_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadDataset, match="no such file"):
         check_records(tmp_path / "none.parquet", IMAGES)
-    with pytest.raises(BadDataset, match="holds no .parquet"):
+    with pytest.raises(BadDataset, match=r"holds no \.parquet"):
         check_records(tmp_path, IMAGES)
     write_jsonl(tmp_path / "a.jsonl", text_rows())
     (tmp_path / "b.csv").write_text("record_id,subject_id,text\n")

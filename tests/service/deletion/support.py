@@ -24,7 +24,9 @@ def body(value: str = "jane@example.org", kind: str = "email", **changes: Any) -
 def counts() -> dict[str, int]:
     """Rows in every table that intake writes, and request events."""
     with reading() as session:
-        found = {table.__tablename__: session.scalar(select(func.count()).select_from(table)) or 0 for table in INTAKE_TABLES}
+        found = {
+            table.__tablename__: session.scalar(select(func.count()).select_from(table)) or 0 for table in INTAKE_TABLES
+        }
         events = select(func.count()).select_from(AuditEvent).where(AuditEvent.kind.like("request.%"))
         return found | {"audit_events": session.scalar(events) or 0}
 

@@ -23,7 +23,9 @@ def _create(api: TestClient, headers: Headers, **changes: object) -> str:
     return str(api.post(PATH, json=body(**changes), headers=headers).json()["id"])
 
 
-def _act(api: TestClient, request_id: str, action: str, headers: Headers, **sent: object) -> tuple[int, dict[str, object]]:
+def _act(
+    api: TestClient, request_id: str, action: str, headers: Headers, **sent: object
+) -> tuple[int, dict[str, object]]:
     answer = api.post(f"{PATH}/{request_id}/{action}", headers=headers, **({"json": sent} if sent else {}))
     return answer.status_code, answer.json()
 
@@ -226,7 +228,10 @@ def test_submitters_see_and_cancel_only_their_own(api: TestClient, make_key: Mak
 
 @pytest.mark.parametrize("request_id", ["req_none", "x" * 200, "%00", "..%2f", "jane@example.org"])
 def test_an_unknown_id_is_not_found_and_not_quoted(api: TestClient, admin: Headers, request_id: str) -> None:
-    for answer in (api.get(f"{PATH}/{request_id}", headers=admin), api.post(f"{PATH}/{request_id}/cancel", headers=admin)):
+    for answer in (
+        api.get(f"{PATH}/{request_id}", headers=admin),
+        api.post(f"{PATH}/{request_id}/cancel", headers=admin),
+    ):
         assert answer.status_code in (404, 422)
         assert "jane" not in answer.text
 
@@ -235,7 +240,11 @@ def test_lists_are_filtered_and_paged(api: TestClient, admin: Headers, digits: s
     register_images(tmp_path, name="second")
     ids = []
     for number in range(7):
-        changes = {"regulation": ("gdpr", "ccpa")[number % 2], "external_id": f"T-{number}", "models": [("digits", "second")[number % 2]]}
+        changes = {
+            "regulation": ("gdpr", "ccpa")[number % 2],
+            "external_id": f"T-{number}",
+            "models": [("digits", "second")[number % 2]],
+        }
         ids.append(_create(api, admin, **changes))
     _act(api, ids[0], "cancel", admin)
     listed, cursor = [], None

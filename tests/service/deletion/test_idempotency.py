@@ -85,7 +85,13 @@ def _principal(headers: dict[str, str]) -> str:
 
 @pytest.mark.parametrize(
     ("header", "key"),
-    [("abc", "abc"), ('"abc"', "abc"), (r'"a\"b\\c"', r'a"b\c'), (' "x y" ', "x y"), ("8e03978e-40d5", "8e03978e-40d5")],
+    [
+        ("abc", "abc"),
+        ('"abc"', "abc"),
+        (r'"a\"b\\c"', r'a"b\c'),
+        (' "x y" ', "x y"),
+        ("8e03978e-40d5", "8e03978e-40d5"),
+    ],
 )
 def test_keys_are_read_quoted_and_bare(header: str, key: str) -> None:
     assert parse_idempotency_key(header) == key

@@ -22,15 +22,16 @@ def test_models_and_versions_are_shown(api: TestClient, make_key: MakeKey, digit
     assert model["dataset"]["records"] == 24
     assert model["dataset"]["identifier_types"] == ["email", "phone", "subject_id"]
     versions = api.get(model["links"]["versions"], headers=headers).json()["items"]
-    assert [(item["number"], item["state"], item["parent"]) for item in versions] == [(2, "serving", 1), (1, "retired", None)]
+    assert [(item["number"], item["state"], item["parent"]) for item in versions] == [
+        (2, "serving", 1),
+        (1, "retired", None),
+    ]
     version = api.get(versions[0]["links"]["self"], headers=headers).json()
     assert set(version["files"]) == {"config.json", "model.safetensors"}
     assert version["digest"] == model["serving"]["digest"]
 
 
-def test_files_of_the_serving_version_only(
-    api: TestClient, admin: Headers, digits: str, tmp_path: Path
-) -> None:
+def test_files_of_the_serving_version_only(api: TestClient, admin: Headers, digits: str, tmp_path: Path) -> None:
     model = image_model(tmp_path / "new", fill=1)
     write_parquet(model / "training_records.parquet", {"record_id": ["r0000"], "exposures": [1]})
     register_images(tmp_path, path=model)
