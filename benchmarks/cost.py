@@ -20,7 +20,7 @@ from workers.demo.conversations import conversation
 from workers.demo.world import Files, World, make_world
 
 ROUNDS = 3
-BUDGET_SECONDS = 480
+BUDGET_SECONDS = 390
 METHODS = ("retrain", "nabla_tau", "negative_gradient_plus")
 VERDICTS = {0: "pass", 1: "fail", 3: "inconclusive"}
 COLUMNS = ("step", "wall s", "/retrain", "CPU s", "/retrain", "less start-up", "peak MB", "/retrain", "verdict")

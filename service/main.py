@@ -37,7 +37,6 @@ from service.reports.router import router as reports_router
 from service.settings import get_settings
 
 _SUMMARY = "Makes trained models forget people, measures how well it worked and leaves evidence."
-_STATUS_ERRORS: dict[int, type[LetheError]] = {404: NotFound, 405: MethodNotAllowed, 422: Invalid}
 
 
 def create_app() -> FastAPI:
@@ -119,12 +118,16 @@ async def _on_error(_request: Request, error: Exception) -> Response:
     return problem_response(error)
 
 
-async def _on_http_error(_request: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     headers = getattr(error, "headers", None)
-    if status in (404, 405):
-        detail = {404: "there is nothing at this address", 405: "this address does not answer to this method"}[status]
-        return problem_response(_STATUS_ERRORS[status](detail), headers)
+    if status == 404:
+        return problem_response(NotFound("there is nothing at this address"), headers)
+    if status == 405:
+        # Starlette names the methods of one route; a path may have several.
+        methods = request.app.openapi()["paths"].get(logs.route_of(request.scope), {})
+        allowed = {"allow": ", ".join(method.upper() for method in methods)} if methods else headers
+        return problem_response(MethodNotAllowed("this address does not answer to this method"), allowed)
     told = (
         LetheError("the request could not be answered") if status >= 500 else BadRequest("the request cannot be read")
     )

@@ -20,7 +20,10 @@ def mark_running(session: Session, request_ids: Sequence[str], job_id: str) -> N
     """A job has taken these requests up. One that has failed for another model stays `failed`."""
     waiting = and_(DeletionRequest.id.in_(request_ids), DeletionRequest.status == "accepted")
     _run(session, update(DeletionRequest).where(waiting).values(status="running"))
-    events = [(request_id, {"job": job_id}) for request_id in request_ids]
+    # Not `request_ids`: somebody may have cancelled one in this very moment.
+    taken = and_(DeletionRequest.id.in_(request_ids), DeletionRequest.status.in_(STEPS["run"]))
+    ids = session.scalars(select(DeletionRequest.id).where(taken).order_by(DeletionRequest.id))
+    events = [(request_id, {"job": job_id}) for request_id in ids]
     audit.record_all(session, "request.running", actor="scheduler", events=events)
 
 

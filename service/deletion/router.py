@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime
+from pydantic import WithJsonSchema
 
 from service.auth.guards import require
 from service.auth.http import (
@@ -42,6 +42,10 @@ IdempotencyKey = Annotated[
 ]
 Status = Literal["verifying", "pending", "accepted", "running", "completed", "rejected", "cancelled", "failed"]
 Filter = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+Moment = Annotated[
+    Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})] | None, Query(max_length=40)
+]
 
 _RETRY_AFTER = "5"
 _PATH = "/deletion-requests/{request_id}"
@@ -97,7 +101,7 @@ def list_requests(
     status: Annotated[list[Status] | None, Query(max_length=8)] = None,
     regulation: Filter = None,
     model: Filter = None,
-    due_before: AwareDatetime | None = None,
+    due_before: Moment = None,
     external_id: Filter = None,
 ) -> Response:
     """Requests, newest first; a submitter sees those of its own key."""
@@ -110,7 +114,7 @@ def list_requests(
             status=status,
             regulation=regulation,
             model=model,
-            due_before=_utc(due_before) if due_before else None,
+            due_before=_moment(due_before) if due_before else None,
             external_id=external_id,
         )
     )
@@ -170,8 +174,11 @@ def _reason(raw: bytes) -> str | None:
     return parse(Reason, raw).reason if raw else None
 
 
-def _utc(moment: datetime) -> datetime:
+def _moment(text: str) -> datetime:
     try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise Invalid("due_before is out of range", pointer="/due_before") from None
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise Invalid("due_before must be a time with its zone, such as 2026-11-21T12:00:00Z", pointer="/due_before")

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from service.audit.service import timestamp
 from service.deletion.models import DeletionRequest, RequestTarget
+from service.deletion.regulations import REGULATIONS
 from service.deletion.states import FINAL
 
 # NUL and other control characters: PostgreSQL refuses the one, terminals and logs suffer from the others.
@@ -35,12 +36,12 @@ class Subject(_Body):
 class CreateRequest(_Body):
     """A deletion request. Absent `models` means all registered ones; absent `received_at` means now."""
 
-    regulation: Annotated[str, Field(max_length=20)]
+    regulation: Annotated[str, Field(max_length=20, json_schema_extra={"enum": list(REGULATIONS)})]
     subject: Subject
     models: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = None
     received_at: Annotated[AwareDatetime, Field(strict=True)] | None = None
     external_id: Annotated[Line, Field(max_length=200)] | None = None
-    callback_url: Annotated[Line, Field(max_length=2000)] | None = None
+    callback_url: Annotated[Line, Field(max_length=2000, json_schema_extra={"format": "uri"})] | None = None
     identity: dict[str, Any] | None = None
     note: Text | None = None
 

@@ -75,10 +75,48 @@ def digits(train: int = 1400, held_out: int = 397, noise: float = 0.15, seed: in
     return everything.subset(range(train)), everything.subset(range(train, train + held_out))
 
 
-_FIRST = "Ada Ben Cleo Dora Emil Fay Gus Hana Ivo Jill Karl Lena Milo Nora Otto Pia Quin Rosa Sven Tara".split()
-_LAST = "Abel Brandt Castro Dietz Egger Falk Grund Hauser Imhof Jansen Kessler Lang Moser Nagel Olsen Pohl".split()
-_STREET = "Oak Elm Mill Lake Hill Park River Church Station Garden".split()
-_ISSUE = "a late parcel;a broken lamp;a double charge;a lost password;a missing refund;a noisy fan".split(";")
+_FIRST = [
+    "Ada",
+    "Ben",
+    "Cleo",
+    "Dora",
+    "Emil",
+    "Fay",
+    "Gus",
+    "Hana",
+    "Ivo",
+    "Jill",
+    "Karl",
+    "Lena",
+    "Milo",
+    "Nora",
+    "Otto",
+    "Pia",
+    "Quin",
+    "Rosa",
+    "Sven",
+    "Tara",
+]
+_LAST = [
+    "Abel",
+    "Brandt",
+    "Castro",
+    "Dietz",
+    "Egger",
+    "Falk",
+    "Grund",
+    "Hauser",
+    "Imhof",
+    "Jansen",
+    "Kessler",
+    "Lang",
+    "Moser",
+    "Nagel",
+    "Olsen",
+    "Pohl",
+]
+_STREET = ["Oak", "Elm", "Mill", "Lake", "Hill", "Park", "River", "Church", "Station", "Garden"]
+_ISSUE = ["a late parcel", "a broken lamp", "a double charge", "a lost password", "a missing refund", "a noisy fan"]
 
 
 def conversations(train: int, held_out: int = 0, seed: int = 0) -> tuple[MemoryRecords, MemoryRecords]:

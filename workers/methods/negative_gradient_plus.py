@@ -1,7 +1,7 @@
 """NegGrad+ with a cap: ascend on forgotten records while descending on retained ones.
 
-Kurmanji, Triantafillou, Hayes, Triantafillou 2023, arXiv:2302.09880: L = alpha * CE(R) - (1 - alpha) * CE(F), unbounded,
-with the forget set cycled over the retain epoch, so that the same few records are ascended hundreds of times and the
+Kurmanji, Triantafillou, Hayes, Triantafillou 2023, arXiv:2302.09880: L = alpha * CE(R) - (1 - alpha) * CE(F),
+unbounded, with the forget set cycled over the retain epoch, so that the same few records are ascended hundreds of times and the
 model is destroyed at 10 records by the setting that does nothing at 10 %.
 
 This reading: L = alpha * CE(R) - (1 - alpha) * mean_i min(l_i, C_i). A record adds no gradient once its loss has

@@ -30,9 +30,8 @@ class Encoded:
             return
         probe = task.encode(records.take(range(min(_CHUNK, len(records)))))
         if probe.nbytes / len(probe) * len(records) <= cache_bytes:
-            parts = [probe]
-            for rows in chunks(len(records) - len(probe), _CHUNK):
-                parts.append(task.encode(records.take([row + len(probe) for row in rows])))
+            rest = chunks(len(records) - len(probe), _CHUNK)
+            parts = [probe, *(task.encode(records.take([row + len(probe) for row in rows])) for rows in rest)]
             self._encoding = task.join(parts)
 
     def __len__(self) -> int:

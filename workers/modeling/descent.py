@@ -144,13 +144,8 @@ class _Run:
         window = _Window(max(1, schedule.steps // _POINTS))
         for done in range(schedule.passes):
             if done % self.params.refresh == 0:
-                selection = np.sort(self._measure(self.selection))
-                import os
-                if os.environ.get('MINSEL'):
-                    first = selection if done == 0 else np.minimum(first, selection) if os.environ['MINSEL']=='run' else first
-                    target_from = np.minimum(first, selection)
-                else: target_from = selection
-                targets = target_losses(self.params.target, self.seen, target_from)
+                selection = self._measure(self.selection)
+                targets = target_losses(self.params.target, self.seen, selection)
                 if done == 0:
                     self._point(0, self.seen.mean(), selection.mean(), self._measure(self.retain_sample).mean())
             below = False
@@ -190,7 +185,7 @@ class _Run:
 
     def _minimise(self, loss: Tensor, passes: int) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.guard.add(loss)
         self.optimizer.step()
         self.forward += passes

@@ -19,8 +19,8 @@ from workers.modeling.tasks import Batch, ClassifierOutputs, classifier_losses, 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 _SUPPORTED = {
     "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_resize", "size", "resample",
-    "do_center_crop", "crop_size", "do_convert_rgb", "image_processor_type", "feature_extractor_type", "processor_class",
-    "data_format", "input_data_format", "num_channels", "do_convert_grayscale",
+    "do_center_crop", "crop_size", "do_convert_rgb", "image_processor_type", "feature_extractor_type",
+    "processor_class", "data_format", "input_data_format", "num_channels", "do_convert_grayscale",
 }  # fmt: skip
 
 

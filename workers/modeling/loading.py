@@ -135,6 +135,9 @@ def save_model(loaded: LoadedModel, directory: Path) -> None:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise JobError(f"weight {name} is not finite: lower the learning rate")
     loaded.model.save_pretrained(str(directory))
+    for path in directory.glob("*.safetensors"):
+        # safetensors writes 0600; the inference server may run as another user.
+        path.chmod((directory / "config.json").stat().st_mode)
     if directory != loaded.dir:
         for name in _COMPANIONS:
             if (loaded.dir / name).is_file():

@@ -20,8 +20,8 @@ def train_tokenizer(records: Records, entries: int, max_length: int) -> PreTrain
     The same records in the same order give the same file.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=entries,
         special_tokens=[END_OF_TEXT],
@@ -44,8 +44,8 @@ def read_tokenizer(directory: Path, max_length: int) -> PreTrainedTokenizerFast:
     elif (directory / "vocab.json").exists() and (directory / "merges.txt").exists():
         model = models.BPE.from_file(str(directory / "vocab.json"), str(directory / "merges.txt"))
         tokenizer = Tokenizer(model)
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-        tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
     else:
         raise BadRecipe(f"{directory}: no tokenizer: it needs tokenizer.json, or vocab.json and merges.txt")
     end = next((token for token in _COMMON_ENDS if tokenizer.token_to_id(token) is not None), None)

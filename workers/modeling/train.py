@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import AutoConfig, PreTrainedModel
 
 from service.errors import BadModel, BadRecipe
@@ -74,7 +75,7 @@ def train_into(
     seed_everything(seed, context.threads)
     started, started_cpu = time.monotonic(), time.process_time()
     loaded = _fresh(recipe, data, directory, provenance)
-    loaded.model.to(context.device)
+    torch.nn.Module.to(loaded.model, context.device)
     fitted = fit(loaded.model, Encoded(loaded.task, data), recipe.training, seed, context)
     save_model(loaded, directory)
     record = _record(recipe, data, directory, seed, context, provenance, fitted)
@@ -176,10 +177,11 @@ def _from_base(recipe: Recipe, extra: dict[str, Any]) -> PreTrainedModel:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BadModel(f"{base}: cannot be loaded for {task_name}: {str(error).splitlines()[0][:200]}") from error
     if "vocab_size" in extra:
-        if extra["vocab_size"] > model.get_input_embeddings().num_embeddings:  # type: ignore[operator]
+        if extra["vocab_size"] > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(extra["vocab_size"])
         model.config.pad_token_id = extra["pad_token_id"]
-    return model.float()
+    model.float()
+    return model
 
 
 def _check_positions(recipe: Recipe, model: PreTrainedModel) -> None:

@@ -81,7 +81,7 @@ def _step(
     with mixed:
         loss = data.task.objective(data.task.losses(model, batch), batch)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     return loss
 

@@ -37,7 +37,7 @@ from workers.modeling.training_record import (
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """What an attempt did and cost. `digest` identifies the candidate directory `out`; passes are counted in batches."""
+    """What an attempt did and cost. `digest` identifies the directory `out`; passes are counted in batches."""
 
     method: str
     params: dict[str, Any]

@@ -10,13 +10,12 @@ from sqlalchemy import update
 
 from service.audit import service as audit
 from service.database import clock, new_id
-from service.errors import Cancelled, DiskFull, JobError, LeaseLost, LetheError, OutOfMemory
+from service.errors import JobError, LetheError
 from service.jobs import events, leases
 from service.jobs.models import Attempt, Job
 from workers.tasks import materials
+from workers.tasks.broken import FATAL, record_broken
 from workers.tasks.work import Work
-
-_FATAL = (OutOfMemory, DiskFull, Cancelled, LeaseLost)
 
 
 def run(work: Work) -> None:
@@ -37,10 +36,10 @@ def run(work: Work) -> None:
     _note_device(work, str(context.device))
     try:
         result = run_attempt(rung["method"], rung["params"], materials.problem_of(work), context, candidate)
-    except _FATAL:
+    except FATAL:
         raise
     except LetheError as error:
-        _record_error(work, attempt_id, number, rung, error)
+        record_broken(work, attempt_id, number, rung["method"], error)
         return
     values = asdict(result) | {"out": str(candidate)}
     _propose(work, attempt_id, number, candidate, values)
@@ -95,14 +94,3 @@ def _propose(work: Work, attempt_id: str, number: int, candidate: Path, result: 
         audit.record(session, "attempt.proposed", actor="worker", ref=work.job.id, data=data)
         events.emit(session, work.job.id, "attempt", state="proposed", **data)
         leases.move_on(session, work.job.id, "verify")
-
-
-def _record_error(work: Work, attempt_id: str, number: int, rung: dict[str, Any], error: LetheError) -> None:
-    with work.fenced() as session:
-        cause = {"code": error.code, "detail": error.detail}
-        ended = {"state": "error", "error": cause, "finished_at": clock(session)}
-        session.execute(update(Attempt).where(Attempt.id == attempt_id).values(**ended))
-        data = {"number": number, "method": rung["method"], "code": error.code}
-        audit.record(session, "attempt.broken", actor="worker", ref=work.job.id, data=data)
-        events.emit(session, work.job.id, "attempt", state="error", detail=error.detail, **data)
-        leases.move_on(session, work.job.id, "unlearn")

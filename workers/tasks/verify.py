@@ -8,10 +8,12 @@ from sqlalchemy import update
 
 from service.audit import service as audit
 from service.database import clock
-from service.errors import JobError
+from service.errors import JobError, LetheError
 from service.jobs import events, leases
 from service.jobs.models import Attempt, Job
+from service.verification.schema import Evaluation
 from workers.tasks import materials
+from workers.tasks.broken import FATAL, record_broken
 from workers.tasks.work import Work
 
 if TYPE_CHECKING:
@@ -21,14 +23,27 @@ _STATES = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}
 
 
 def run(work: Work) -> None:
-    """Judge the proposed candidate under the policy that was fixed before the run."""
-    from workers.planning.evaluation import evaluate
-
+    """Judge the proposed candidate; one that cannot be judged hands over to the rung after it."""
     proposed = [row for row in work.attempts() if row.state == "proposed"]
     if not proposed or proposed[-1].candidate_path is None:
         raise JobError("there is no candidate to verify; retry the request")
     attempt = proposed[-1]
-    evaluation, tables = evaluate(
+    try:
+        evaluation, tables = _judge(work, attempt)
+    except FATAL:
+        raise
+    except LetheError as error:
+        record_broken(work, attempt.id, attempt.number, attempt.method, error)
+        return
+    _write_tables(work.scratch / f"scores-{attempt.number}", tables)
+    _store(work, attempt, evaluation.as_json())
+
+
+def _judge(work: Work, attempt: Attempt) -> "tuple[Evaluation, dict[str, pa.Table]]":
+    """The evaluation under the policy that was fixed before the run, and the score tables."""
+    from workers.planning.evaluation import evaluate
+
+    return evaluate(
         original_dir=Path(work.base.path),
         candidate_dir=Path(str(attempt.candidate_path)),
         retrained_dirs=[],
@@ -44,8 +59,6 @@ def run(work: Work) -> None:
         data_digest=work.dataset.digest,
         recipe=materials.recipe_of(work),
     )
-    _write_tables(work.scratch / f"scores-{attempt.number}", tables)
-    _store(work, attempt, evaluation.as_json())
 
 
 def _write_tables(folder: Path, tables: "dict[str, pa.Table]") -> None:
