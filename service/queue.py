@@ -44,7 +44,8 @@ def celery_options(settings: Settings | None = None) -> dict[str, Any]:
         "task_time_limit": limit,
         "worker_prefetch_multiplier": 1,
         "worker_concurrency": 1,
-        "worker_max_tasks_per_child": 1,
+        # No worker_max_tasks_per_child: replacing the child after each task delays the next message by up to five
+        # seconds (measured), and heavy stages have a process of their own anyway.
         "worker_hijack_root_logger": False,
         "task_default_queue": QUEUE_CPU,
     }

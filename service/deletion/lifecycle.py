@@ -92,7 +92,7 @@ def complete(session: Session, request_id: str, actor: str = "worker") -> bool:
     targets = repository.targets_of(session, [request_id])[request_id]
     if any(target.outcome is None for target in targets):
         return False
-    ended = {"status": "completed", "completed_at": clock(session), "progress": 1.0, "reason": None}
+    ended = {"status": "completed", "completed_at": clock(session), "stage": None, "progress": 1.0, "reason": None}
     shredded = {"sealed": None, "data_key": None, "cancellable": False}
     if repository.change(session, request_id, STEPS["complete"], **ended, **shredded):
         data = {"targets": [_target_data(target) for target in targets]}

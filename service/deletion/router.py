@@ -38,7 +38,11 @@ Canceller = Annotated[Principal, Depends(require("submitter", "reviewer", "opera
 Operator = Annotated[Principal, Depends(require("reviewer", "operator"))]
 
 IdempotencyKey = Annotated[
-    str | None, Header(description="A quoted string or a bare token; the first answer is kept for a day.")
+    str | None,
+    Header(
+        description="A quoted string or a bare token; the first answer is kept for a day.",
+        json_schema_extra={"minLength": 1, "maxLength": 255},
+    ),
 ]
 Status = Literal["verifying", "pending", "accepted", "running", "completed", "rejected", "cancelled", "failed"]
 Filter = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -114,7 +118,7 @@ def list_requests(
             status=status,
             regulation=regulation,
             model=model,
-            due_before=_moment(due_before) if due_before else None,
+            due_before=_moment(due_before) if due_before is not None else None,
             external_id=external_id,
         )
     )

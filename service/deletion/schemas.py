@@ -30,7 +30,7 @@ class Identifier(_Body):
 class Subject(_Body):
     """The person: everything by which the records may be known."""
 
-    identifiers: Annotated[list[Identifier], Field(max_length=100)] = []
+    identifiers: Annotated[list[Identifier], Field(max_length=100, json_schema_extra={"minItems": 1})] = []
 
 
 class CreateRequest(_Body):

@@ -31,6 +31,10 @@ KEYS = {
 }
 
 
+_LATER = ("lineage", "sharding")
+_OFF = ("off", "none", "", 0, False)
+
+
 def read_recipe(path: Path, task: str) -> dict[str, Any]:
     """The recipe file as the dict that a training record would hold. Raises BadRecipe, one line with file and key."""
     try:
@@ -55,6 +59,8 @@ def _check_keys(path: Path, content: dict[str, Any]) -> None:
         for key in values:
             if key not in KEYS[section]:
                 raise BadRecipe(f"{path}: unknown key {section}.{key}")
+            if section in _LATER and values[key] not in _OFF:
+                raise BadRecipe(f"{path}: {section}.{key} has to wait until a later release: leave it out")
 
 
 def _locate(path: Path, content: dict[str, Any]) -> dict[str, Any]:

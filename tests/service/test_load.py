@@ -1,12 +1,6 @@
 """Real clients against a real server: nobody is turned away."""
 
 import asyncio
-import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -16,28 +10,6 @@ from tests.service.deletion.support import PATH, body, counts
 
 CLIENTS = 64
 EACH = 6
-
-
-@pytest.fixture
-def server(database_url: str, digits: str) -> Iterator[str]:
-    """The address of the API in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "--factory", "service.main:create_app", "--port", str(port)]
-    environment = {**os.environ, "LETHE_LOG_LEVEL": "WARNING"}
-    process = subprocess.Popen([*command, "--no-access-log", "--log-level", "warning"], env=environment)
-    url = f"http://127.0.0.1:{port}"
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            httpx.get(f"{url}/healthz")
-            break
-        except httpx.HTTPError:
-            time.sleep(0.05)
-    yield url
-    process.terminate()
-    assert process.wait(20) is not None
 
 
 @pytest.mark.e2e

@@ -150,6 +150,9 @@ def membership_told(asked: Asked) -> list[str]:
             told.append(f"{found}; {check['n']} records are too few to judge by it: {_verdict(attempt)}")
             continue
         low, high = check["ci"]
+        if attempt["basis"] == "procedure":
+            told.append(f"{found}, interval {low:.2f} to {high:.2f}, told but not what decides: {_verdict(attempt)}")
+            continue
         around = f"{0.5 - check['margin']:.2f} to {0.5 + check['margin']:.2f}"
         told.append(f"{found}, interval {low:.2f} to {high:.2f}, has to lie in {around}: {_verdict(attempt)}")
     return told

@@ -1,8 +1,8 @@
 """NegGrad+ with a cap: ascend on forgotten records while descending on retained ones.
 
 Kurmanji, Triantafillou, Hayes, Triantafillou 2023, arXiv:2302.09880: L = alpha * CE(R) - (1 - alpha) * CE(F),
-unbounded, with the forget set cycled over the retain epoch, so that the same few records are ascended hundreds of times and the
-model is destroyed at 10 records by the setting that does nothing at 10 %.
+unbounded, with the forget set cycled over the retain epoch, so that the same few records are ascended hundreds of
+times and the setting that does nothing at 10 % of the data destroys the model at 10 records.
 
 This reading: L = alpha * CE(R) - (1 - alpha) * mean_i min(l_i, C_i). A record adds no gradient once its loss has
 reached its cap C_i (its target from the selection records plus `cap_deviations` standard deviations), and the run is

@@ -1,5 +1,6 @@
 """One attempt: check that the method fits, run it, and leave a complete candidate directory or nothing."""
 
+import contextlib
 import resource
 import time
 from dataclasses import dataclass
@@ -37,7 +38,10 @@ from workers.modeling.training_record import (
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """What an attempt did and cost. `digest` identifies the directory `out`; passes are counted in batches."""
+    """What an attempt did and cost. `digest` identifies the directory `out`; passes are counted in batches.
+
+    `peak_memory_bytes` is resident memory on the CPU, interpreter included, and allocated memory on a GPU.
+    """
 
     method: str
     params: dict[str, Any]
@@ -107,6 +111,7 @@ def run_attempt(
     chosen = _parameters(spec, params)
     _check_needs(spec, problem)
     target = _resolve(spec)
+    _forget_peak(context.device)
     started, started_cpu = time.monotonic(), time.process_time()
     with building(out_dir) as directory:
         outcome: Outcome = target(problem, chosen, context, directory)
@@ -119,7 +124,7 @@ def run_attempt(
         seed=context.seed,
         seconds=round(time.monotonic() - started, 3),
         cpu_seconds=round(time.process_time() - started_cpu, 3),
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory_bytes=_peak(context.device),
         forward_passes=outcome.forward_passes,
         backward_passes=outcome.backward_passes,
         steps=outcome.steps,
@@ -143,6 +148,8 @@ def _parameters(spec: MethodSpec, params: dict[str, Any]) -> BaseModel:
 
 
 def _check_needs(spec: MethodSpec, problem: Problem) -> None:
+    if not len(problem.forget) or not len(problem.retain):
+        raise BadParameters("the forget set must hold at least one record and leave at least one")
     if problem.task_name not in spec.tasks:
         raise BadParameters(f"{spec.name} does not fit {problem.task_name}; it fits {', '.join(spec.tasks)}")
     missing = {
@@ -152,6 +159,23 @@ def _check_needs(spec: MethodSpec, problem: Problem) -> None:
     for need in spec.needs:
         if missing.get(need):
             raise BadParameters(f"{spec.name} needs {missing[need]}")
+
+
+def _forget_peak(device: torch.device) -> None:
+    """Start the peak anew, so that an attempt does not answer for an earlier one of the same process (Linux)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _resolve(spec: MethodSpec) -> Any:

@@ -16,6 +16,7 @@ from service.cli.client import Client
 from service.cli.main import main
 from service.cli.requests import parse_subject
 from service.errors import BadParameters, Unavailable
+from service.logs import configure_logging
 from tests.service.deletion.support import counts
 
 CREATE = ["requests", "create", "--regulation", "gdpr"]
@@ -25,6 +26,7 @@ CREATE = ["requests", "create", "--regulation", "gdpr"]
 def connected(api: TestClient, admin: dict[str, str], digits: str, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     """`open_client` leads to the application of the test."""
     api.headers.update(admin)
+    configure_logging("WARNING")  # the service is another process elsewhere; here both share standard error
 
     @contextmanager
     def open_client() -> Iterator[Client]:

@@ -1,0 +1,73 @@
+"""Two small trained lines that tests of the engine share: a ResNet on noisy digits and a GPT-2 that has memorised."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.workers import factories
+from tests.workers.factories import MemoryRecords
+from workers.modeling.problem import Problem
+from workers.modeling.recipe import Recipe
+from workers.modeling.records import split_held_out
+from workers.modeling.train import Provenance, train_by_recipe
+
+KEY = b"k" * 32
+
+
+@dataclass(frozen=True)
+class Line:
+    """A trained model and its data; `problem(n)` forgets the first n records."""
+
+    base: Path
+    recipe: Recipe
+    train: MemoryRecords
+    held_out: MemoryRecords
+
+    @property
+    def certification(self) -> MemoryRecords:
+        return split_held_out(self.held_out, KEY)[1]  # type: ignore[return-value]
+
+    def problem(self, forget: int) -> Problem:
+        return Problem(
+            base_dir=self.base,
+            task_name=self.train.task,
+            forget=self.train.subset(range(forget)),
+            retain=self.train.subset(range(forget, len(self.train))),
+            selection=split_held_out(self.held_out, KEY)[0],
+            recipe=self.recipe,
+            data_digest="00" * 32,
+            holdout_digest="11" * 32,
+            columns={},
+        )
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Recipe, MemoryRecords], Path]:
+    def train(name: str, recipe: Recipe, data: MemoryRecords) -> Path:
+        out = tmp_path_factory.mktemp(name) / "model"
+        train_by_recipe(recipe, data, out, 0, factories.context(), Provenance("00" * 32))
+        return out
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def digits_line(trained: Callable[[str, Recipe, MemoryRecords], Path]) -> Line:
+    data, held_out = factories.digits(900, 397)
+    recipe = factories.resnet_recipe(epochs=25, batch_size=64, learning_rate=3e-3)
+    return Line(trained("digits", recipe, data), recipe, data, held_out)
+
+
+@pytest.fixture(scope="session")
+def chat_line(trained: Callable[[str, Recipe, MemoryRecords], Path]) -> Line:
+    data, held_out = factories.conversations(60, 60)
+    recipe = factories.gpt2_recipe(epochs=25, batch_size=16, learning_rate=3e-3)
+    return Line(trained("chat", recipe, data), recipe, data, held_out)

@@ -1,0 +1,89 @@
+"""Recipes: what is accepted, what is refused in one line, and a digest that does not depend on where files lie."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from service.errors import BadRecipe
+from tests.workers.factories import conversations
+from workers.modeling.recipe import load_recipe, parse_recipe, recipe_digest
+from workers.modeling.tokenizers import train_tokenizer
+
+GOOD = """
+[model]
+task = "image-classification"
+config = { model_type = "resnet", num_channels = 1 }
+[training]
+epochs = 2
+"""
+TEXT = '[model]\ntask = "causal-lm"\nconfig = {{ model_type = "gpt2" }}\ntokenizer = "{0}"\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
+    training = load_recipe(write(tmp_path, GOOD)).training
+    assert (training.epochs, training.batch_size, training.learning_rate) == (2, 128, 1e-3)
+    assert (training.optimizer, training.schedule, training.precision) == ("adamw", "cosine", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (GOOD + "epoch = 3\n", "unknown key training.epoch"),
+        (GOOD.replace("epochs = 2", "epochs = 0"), "training.epochs"),
+        (GOOD.replace("epochs = 2", "learning_rate = nan"), "training.learning_rate"),
+        (GOOD + "[sources]\nbase = 'x'\n", "unknown key sources"),
+        (GOOD + "[lineage]\ncanaries = 0.01\n", "until a later release"),
+        (GOOD + "[lineage]\ncanary = 0\n", "unknown key lineage.canary"),
+        (GOOD + "[sharding]\nshards = 10\n", "until a later release"),
+        (GOOD.replace("config", "base = 'b'\nconfig"), "either config or base"),
+        (GOOD.replace("num_channels = 1 }", "num_channels = 1 }\ntokenizer = { train = 300 }"), "does not fit"),
+        (TEXT.format("nowhere"), "no directory"),
+        ("[model", "not valid TOML"),
+        ("[training]\n", "model"),
+    ],
+)
+def test_a_bad_recipe_is_one_line_that_names_file_and_key(tmp_path: Path, text: str, told: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(BadRecipe) as caught:
+        load_recipe(path)
+    assert told in caught.value.detail
+    assert str(path) in caught.value.detail
+    assert "\n" not in caught.value.detail
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadRecipe, match=r"none\.toml"):
+        load_recipe(tmp_path / "none.toml")
+
+
+def test_sections_that_are_off_are_accepted(tmp_path: Path) -> None:
+    off = GOOD + '[lineage]\ncheckpoints = "off"\ncanaries = 0\n[sharding]\nshards = 0\n'
+    assert load_recipe(write(tmp_path, off)).lineage == {"checkpoints": "off", "canaries": 0}
+
+
+def test_paths_are_relative_to_the_recipe_and_the_digest_is_of_their_content(tmp_path: Path) -> None:
+    first = tmp_path / "a"
+    first.mkdir()
+    train_tokenizer(conversations(3)[0], 300, 64).save_pretrained(str(first / "tok"))
+    recipe = load_recipe(write(first, TEXT.format("tok")))
+    assert recipe.model.tokenizer == str((first / "tok").resolve())
+    shutil.copytree(first, tmp_path / "b")
+    moved = load_recipe(tmp_path / "b" / "recipe.toml")
+    assert recipe_digest(moved) == recipe_digest(recipe)
+    (tmp_path / "b" / "tok" / "tokenizer_config.json").write_text("{}")
+    assert recipe_digest(load_recipe(tmp_path / "b" / "recipe.toml")) != recipe_digest(recipe)
+
+
+def test_a_recipe_survives_json(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD))
+    again = parse_recipe(recipe.model_dump(mode="json"))
+    assert again == recipe
+    assert recipe_digest(again) == recipe_digest(recipe)
