@@ -237,7 +237,7 @@ def running(
         "LETHE_HOME": str(home),
         "LETHE_DATABASE_URL": database_url,
         "LETHE_BROKER_URL": broker_url,
-        "LETHE_JOBS__LEASE_SECONDS": "6",
+        "LETHE_JOBS__LEASE_SECONDS": "5",
         "LETHE_JOBS__RESEND_SECONDS": "1",
         "LETHE_WEBHOOKS__ALLOW_PRIVATE": "true",
         **extra,

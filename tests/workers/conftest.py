@@ -4,11 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.workers import factories
 from tests.workers.factories import MemoryRecords
+from workers.modeling.batching import Encoded, record_losses
+from workers.modeling.loading import load_model
 from workers.modeling.problem import Problem
 from workers.modeling.recipe import Recipe
 from workers.modeling.records import split_held_out
@@ -42,6 +45,27 @@ class Line:
             holdout_digest="11" * 32,
             columns={},
         )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Mean losses (nats) of forgotten, retained and certification records, and how well losses tell F from unseen."""
+
+    forget: float
+    retain: float
+    unseen: float
+    auc: float
+
+
+def measure(line: Line, directory: Path, problem: Problem) -> Measured:
+    """What a gate would see of a directory, from losses alone; the AUC is P(forget loss < unseen loss)."""
+    loaded = load_model(directory, problem.task_name, torch.device("cpu"))
+    parts = (problem.forget, problem.retain, line.certification)
+    forget, retain, unseen = (
+        record_losses(loaded.model, Encoded(loaded.task, part), loaded.device, 256)[0] for part in parts
+    )
+    auc = float(np.mean(forget[:, None] < unseen[None, :]))
+    return Measured(float(forget.mean()), float(retain.mean()), float(unseen.mean()), auc)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from service.catalogue.parameters import DescentParams, NablaTauParams
 from service.errors import BadParameters, Cancelled, JobError
 from tests.workers import factories
 from tests.workers.conftest import Line
+from workers.modeling.batching import Encoded, record_losses
 from workers.modeling.descent import Targets, descend, plan_descent, target_losses
 from workers.modeling.loading import load_model
 from workers.modeling.problem import Context, Outcome, Problem
@@ -61,21 +62,21 @@ def test_costs_and_curve_are_counted(digits_line: Line) -> None:
 
 
 def test_long_runs_keep_about_fifty_points(digits_line: Line) -> None:
-    outcome = run(digits_line.problem(8), NablaTauParams(passes=150), push=1.0)
+    outcome = run(digits_line.problem(8), NablaTauParams(passes=150, min_steps=150), push=1.0)
     assert 45 <= len(outcome.curve) <= 80
 
 
 def test_it_stops_where_nothing_lies_below_its_target(digits_line: Line) -> None:
-    """Held-out records passed off as members lose as much as their like: with a common low target nothing is left."""
+    """Hard records to forget and easy ones to compare with: after the least number of steps there is nothing to do."""
     problem = digits_line.problem(60)
-    easy = dataclasses.replace(problem, forget=problem.selection, selection=problem.retain.subset(range(5)))
     loaded = load_model(problem.base_dir, problem.task_name, CPU)
-    losses = [float(x) for x in loaded.task.losses(loaded.model, loaded.task.batch(
-        loaded.task.encode(problem.retain.take(range(200))), list(range(200))))]  # fmt: skip
-    low = problem.retain.subset(np.argsort(losses)[:5].tolist())
-    easy = dataclasses.replace(easy, forget=problem.retain.subset(np.argsort(losses)[-40:].tolist()), selection=low)
-    outcome = run(easy, NablaTauParams(target="mean", learning_rate=1e-5))
-    assert outcome.steps < plan_descent(easy, NablaTauParams(learning_rate=1e-5)).steps
+    losses, _ = record_losses(loaded.model, Encoded(loaded.task, problem.retain), CPU, 256)
+    ranked = np.argsort(losses)
+    easy, hard = (problem.retain.subset(rows.tolist()) for rows in (ranked[:20], ranked[-40:]))
+    params = NablaTauParams(target="mean", learning_rate=1e-6, passes=40, forget_batch=20, min_steps=20)
+    outcome = run(dataclasses.replace(problem, forget=hard, selection=easy), params)
+    assert plan_descent(problem, params).steps > 22
+    assert outcome.steps == 22
     assert "before the last pass" in outcome.notes[0]
 
 

@@ -111,16 +111,10 @@ def test_a_loss_that_is_not_finite_names_the_step(tmp_path: Path) -> None:
 
 def test_cancellation_leaves_nothing(tmp_path: Path) -> None:
     calls = iter(range(100))
+    recipe = factories.resnet_recipe(epochs=5, batch_size=64)
     context = Context(torch.device("cpu"), cancelled=lambda: next(calls) == 3)
     with pytest.raises(Cancelled, match="after step 4 of"):
-        train_by_recipe(
-            factories.resnet_recipe(epochs=5, batch_size=64),
-            factories.digits(128, 10)[0],
-            tmp_path / "m",
-            0,
-            context,
-            P,
-        )
+        train_by_recipe(recipe, factories.digits(128, 10)[0], tmp_path / "m", 0, context, P)
     assert list(tmp_path.iterdir()) == []
 
 

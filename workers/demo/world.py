@@ -32,7 +32,7 @@ config = { model_type = "gpt2", n_embd = 96, n_layer = 2, n_head = 4, n_position
 embd_pdrop = 0.0, attn_pdrop = 0.0 }
 tokenizer = { train = 800 }
 [training]
-epochs = 22
+epochs = 25
 batch_size = 32
 learning_rate = 3e-3
 weight_decay = 0.1

@@ -99,8 +99,8 @@ def descend(
     """Run the loop on `loaded` in place.
 
     `forget_term` maps the losses of a forget batch [B] and their targets to a scalar; `weight` is w as a function of
-    the fraction of steps done. It ends after the planned passes, or once no record of a whole pass lay below its
-    target, then with a few steps on retained records alone. Raises Cancelled, BadParameters without selection
+    the fraction of steps done. It ends after the planned passes, or, from `min_steps` on, once no record of a whole
+    pass lay below its target, then with a few steps on retained records alone. Raises Cancelled, BadParameters without selection
     records, JobError naming the step where a loss is not finite.
     """
     if problem.selection is None or len(problem.selection) == 0:
@@ -160,7 +160,8 @@ class _Run:
                 if window.add(losses, kept):
                     self._point(step, *window.means(selection.mean()))
                 meter.step(step, self.curve[-1])
-            if not below:
+            # A short run needs its remaining steps for repair: a first push can lift a small set over its targets.
+            if not below and step >= self.params.min_steps:
                 stopped = True
                 step += self._repair(retained, step // 10)
                 break
@@ -200,7 +201,12 @@ class _Run:
 
     def _point(self, step: int, forget: float, selection: float, retain: float) -> None:
         self.curve.append(
-            {"step": float(step), "forget_loss": forget, "selection_loss": selection, "retain_loss": retain}
+            {
+                "step": float(step),
+                "forget_loss": float(forget),
+                "selection_loss": float(selection),
+                "retain_loss": float(retain),
+            }
         )
 
     def _outcome(self, step: int, notes: list[str]) -> Outcome:
