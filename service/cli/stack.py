@@ -153,7 +153,7 @@ class Stack:
             self._spawn("broker", [str(server), *options.split(), "--save", "", "--dir", str(data)])
             self._wait_for(socket.exists, "the embedded broker did not start")
             url = f"redis+socket://{socket}?virtual_host=0"
-        (self.home / BROKER_URL_FILE).write_text(url)
+        write_atomic(self.home / BROKER_URL_FILE, url.encode(), mode=0o600)
 
     def _prepare(self) -> None:
         self._lethe("db", "upgrade")

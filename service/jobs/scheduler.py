@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import queue
 from service.audit import sequencer
 from service.database import clock, transaction
+from service.deletion import repository
 from service.jobs import dispatch, service
 from service.jobs.stages import queue_of
 from service.notify import outbox
@@ -43,9 +44,10 @@ def tick() -> None:
 
 
 def sweep() -> None:
-    """Destroy artefacts and versions whose date has come."""
+    """Destroy artefacts and versions whose date has come, and forget answers to old idempotency keys."""
     with transaction() as session:
         now = clock(session)
+        repository.purge_keys(session, now)
     registry.sweep_destroyed(now)
 
 

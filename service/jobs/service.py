@@ -14,6 +14,7 @@ from service.errors import Conflict, JobError, NotFound
 from service.jobs import events, leases
 from service.jobs.models import Attempt, Job
 from service.jobs.stages import overall_progress
+from service.registry import repository as registry
 from service.settings import get_settings
 
 
@@ -78,6 +79,7 @@ def fail(job_id: str, fence: int, error: JobError) -> None:
     with leases.fenced(job_id, fence) as session:
         cause = {"code": error.code, "detail": error.detail, "stage": get_job(session, job_id).stage}
         leases.finish(session, job_id, "failed", error=cause)
+        registry.condemn_job_files(session, job_id, clock(session))
         lifecycle.mark_failed(session, job_id, error.detail)
         audit.record(session, "job.failed", actor="worker", ref=job_id, data=cause)
         events.emit(session, job_id, "done", status="failed", error=cause)
@@ -87,6 +89,7 @@ def cancel(job_id: str, fence: int) -> None:
     """End a job whose requests were all cancelled. Raises LeaseLost."""
     with leases.fenced(job_id, fence) as session:
         leases.finish(session, job_id, "cancelled")
+        registry.condemn_job_files(session, job_id, clock(session))
         audit.record(session, "job.cancelled", actor="worker", ref=job_id, data={})
         events.emit(session, job_id, "done", status="cancelled")
 

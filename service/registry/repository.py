@@ -78,6 +78,12 @@ def retire(session: Session, version_id: str, now: datetime, destroy_by: datetim
     session.execute(update(Version).where(Version.id == version_id).values(**values))
 
 
+def condemn_job_files(session: Session, job_id: str, now: datetime) -> None:
+    """A job has ended without a result: the next sweep destroys its forget set, candidates and scores."""
+    left = update(Artefact).where(Artefact.job_id == job_id, Artefact.destroyed_at.is_(None))
+    session.execute(left.values(destroy_by=now))
+
+
 def condemn_retired(session: Session, model_id: str, destroy_by: datetime) -> None:
     """Give every retired version of a model an end: it may have been trained on what was just forgotten."""
     later = or_(Version.destroy_by.is_(None), Version.destroy_by > destroy_by)

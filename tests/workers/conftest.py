@@ -86,7 +86,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Recipe, 
 @pytest.fixture(scope="session")
 def digits_line(trained: Callable[[str, Recipe, MemoryRecords], Path]) -> Line:
     data, held_out = factories.digits(900, 397)
-    recipe = factories.resnet_recipe(epochs=25, batch_size=64, learning_rate=3e-3)
+    recipe = factories.resnet_recipe(epochs=30, batch_size=32, learning_rate=3e-3)
     return Line(trained("digits", recipe, data), recipe, data, held_out)
 
 

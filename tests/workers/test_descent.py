@@ -40,7 +40,7 @@ def test_schedules_fill_in_from_the_recipe_and_raise_small_sets(digits_line: Lin
     problem = digits_line.problem(200)
     planned = plan_descent(problem, DescentParams())
     assert planned.learning_rate == pytest.approx(2e-3)
-    assert (planned.passes, planned.steps, planned.forget_batch, planned.retain_batch) == (10, 40, 64, 64)
+    assert (planned.passes, planned.steps, planned.forget_batch, planned.retain_batch) == (12, 84, 32, 32)
     small = plan_descent(digits_line.problem(3), DescentParams())
     assert (small.passes, small.steps, small.forget_batch) == (36, 36, 3)
     chosen = plan_descent(problem, DescentParams(passes=2, learning_rate=0.5, forget_batch=50, retain_batch=7))

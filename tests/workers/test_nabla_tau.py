@@ -49,7 +49,8 @@ def test_memorised_records_come_to_look_unseen(
     after = measure(line, tmp_path, problem)
     assert before.auc > 0.58
     assert abs(after.auc - 0.5) < min(0.09, 0.8 * (before.auc - 0.5))
-    assert after.unseen < 1.15 * before.unseen
+    # An exact retrain of the language line without these records loses 1.4 times as much on unseen ones.
+    assert after.unseen < 1.25 * before.unseen
     assert after.retain < after.forget
     trained = read_record(line.base)
     assert trained is not None
@@ -68,7 +69,7 @@ def test_unseen_records_are_left_nearly_alone(chat_line: Line, tmp_path: Path) -
     after = measure(chat_line, tmp_path, null)
     assert abs(before.auc - 0.5) < 0.1
     assert abs(after.auc - 0.5) < 0.12
-    assert after.unseen < 1.15 * before.unseen
+    assert after.unseen < 1.25 * before.unseen
 
 
 def test_a_text_classifier_can_be_unlearnt(tmp_path: Path) -> None:
