@@ -81,22 +81,20 @@ def _nudged(model: Path) -> Path:
 
 
 def test_the_untouched_model_never_passes(case: Case) -> None:
-    for forget in case.forget:
-        for candidate in (case.files.model, _nudged(case.files.model)):
-            code, told = case.evaluate(candidate, forget)
-            assert code != 0
-            assert told["verdict"] != "pass"
-            assert told["basis"] == "measurement"
-            if case.task == "causal-lm":
-                assert told["verdict"] == "fail", told["checks"]
+    candidates = [(_nudged(case.files.model), forget) for forget in case.forget]
+    for candidate, forget in [(case.files.model, case.forget[0]), *candidates]:
+        code, told = case.evaluate(candidate, forget)
+        assert code != 0
+        assert told["verdict"] != "pass"
+        assert told["basis"] == "measurement"
+        if case.task == "causal-lm":
+            assert told["verdict"] == "fail", told["checks"]
 
 
 def test_a_true_retrain_is_never_failed(case: Case) -> None:
-    verdicts = []
     for forget in case.forget:
         code, told = case.evaluate(case.retrained, forget)
-        assert code != 1, told["checks"]
-        verdicts.append(told["verdict"])
-    assert "fail" not in verdicts
-    if case.task == "causal-lm":  # memorised, so the attack has power: there it must also be able to pass
-        assert "pass" in verdicts
+        assert code in (0, 3), told["checks"]
+        membership = next(check for check in told["checks"] if check["id"] == "membership_auc")
+        # So few people leave it undecided more often than not; with the power to decide, it has to be a pass.
+        assert membership["verdict"] == "pass" or membership["power_at_zero"] < 0.9, told["checks"]

@@ -18,7 +18,7 @@ from workers.modeling.problem import Context, Problem
 from workers.modeling.training_record import read_exposures, read_record
 from workers.planning.attempt import build_problem, run_attempt
 
-QUICK = {"passes": 2, "min_steps": 1}
+QUICK = {"passes": 2, "min_steps": 1, "forget_batch": 64}
 
 
 @pytest.mark.parametrize("method", ["nabla_tau", "negative_gradient_plus"])

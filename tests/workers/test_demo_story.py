@@ -16,6 +16,7 @@ from workers.demo.screen import Screen
 def _attempt(method: str, verdict: str, basis: str, **check: Any) -> dict[str, Any]:
     state = {"pass": "passed", "fail": "failed"}.get(verdict, verdict)
     shown = {"id": "membership_auc", "estimate": 0.561, "ci": [0.5, 0.62], "margin": 0.1, "n": 120, **check}
+    utility = {"id": "utility", "role": "gate", "verdict": verdict, "estimate": 1.3}
     return {
         "method": method,
         "state": state,
@@ -23,7 +24,7 @@ def _attempt(method: str, verdict: str, basis: str, **check: Any) -> dict[str, A
         "basis": basis,
         "seconds": 1.25,
         "error": None,
-        "verification": {"checks": [shown]},
+        "verification": {"checks": [{"role": "gate", "verdict": "inconclusive", **shown}, utility]},
     }
 
 
@@ -34,15 +35,21 @@ def _asked(*attempts: dict[str, Any]) -> Asked:
 def test_attempts_are_told_with_what_decided_them() -> None:
     asked = _asked(
         _attempt("nabla_tau", "inconclusive", "measurement"),
+        _attempt("negative_gradient_plus", "fail", "measurement"),
         _attempt("retrain", "pass", "procedure"),
         _attempt("retrain", "pass", "procedure", margin=None, n=10),
     )
-    assert attempts_told(asked) == ["nabla_tau: inconclusive", *["retrain: pass, by procedure"] * 2]
-    judged, exact, small = membership_told(asked)
+    assert attempts_told(asked) == [
+        "nabla_tau: inconclusive",
+        "negative_gradient_plus: fail",
+        *["retrain: pass, by procedure"] * 2,
+    ]
+    judged, failed, exact, small = membership_told(asked)
     assert judged == ("nabla_tau: membership AUC 0.56, interval 0.50 to 0.62, has to lie in 0.40 to 0.60: inconclusive")
+    assert failed.endswith("has to lie in 0.40 to 0.60: fail (failed: utility)")
     assert "told but not what decides: pass, by procedure" in exact
     assert "10 records are too few to judge by it" in small
-    assert cost(asked) == "3.8 s"
+    assert cost(asked) == "5.0 s"
 
 
 def test_a_broken_attempt_is_told_with_its_error() -> None:

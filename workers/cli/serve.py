@@ -49,6 +49,7 @@ def _run(name: str, host: str, listener: socket.socket) -> None:
 
     watcher = make_watcher(name)
     number = watcher.current.number if watcher.current else None
+    listener.listen(1024)  # who reads the line below can connect at once
     typer.echo(f"Serving {name} version {number} at http://{host}:{listener.getsockname()[1]} until Ctrl-C")
     config = uvicorn.Config(create_app(name, watcher), access_log=False, log_config=None)
     uvicorn.Server(config).run(sockets=[listener])

@@ -49,15 +49,12 @@ def unlearn(
     as_json: AsJson = False,
 ) -> None:
     """Run one method, or with --method auto the service's ladder and gate; exit 0 when a candidate was written."""
-    from service.catalogue.methods import find_method
     from service.errors import BadParameters
     from workers.planning.attempt import build_problem, run_attempt
 
     if references is not None:
         raise BadParameters("--references: no method of this release uses a reference pool; leave it out")
-    chosen = _params(params)
-    if method != "auto":
-        find_method(method)
+    chosen = _params(method, params)
     records = open_data(data, task, columns)
     held_out = open_data(holdout, task, columns) if holdout else None
     problem = build_problem(
@@ -90,9 +87,13 @@ def _seed(given: int | None, problem: "Problem") -> int:
     return problem.recipe.training.seed if problem.recipe else 0
 
 
-def _params(text: str) -> dict[str, Any]:
+def _params(method: str, text: str) -> dict[str, Any]:
+    """The method's parameters, before any data is read. Raises BadParameters for an unknown method too."""
+    from service.catalogue.methods import find_method
     from service.errors import BadParameters
 
+    if method != "auto":
+        find_method(method)
     try:
         found = json.loads(text)
     except ValueError:

@@ -154,7 +154,9 @@ def membership_told(asked: Asked) -> list[str]:
             told.append(f"{found}, interval {low:.2f} to {high:.2f}, told but not what decides: {_verdict(attempt)}")
             continue
         around = f"{0.5 - check['margin']:.2f} to {0.5 + check['margin']:.2f}"
-        told.append(f"{found}, interval {low:.2f} to {high:.2f}, has to lie in {around}: {_verdict(attempt)}")
+        failed = [each["id"] for each in evaluation["checks"] if (each["role"], each["verdict"]) == ("gate", "fail")]
+        why = f" (failed: {', '.join(failed)})" if failed else ""
+        told.append(f"{found}, interval {low:.2f} to {high:.2f}, has to lie in {around}: {_verdict(attempt)}{why}")
     return told
 
 

@@ -5,7 +5,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -102,11 +102,10 @@ class ModelServer:
         """Until it answers. Raises Unavailable when it does not."""
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._command.running:
-            try:
+            with suppress(httpx.HTTPError):
                 if self.client.get("/healthz").is_success:
                     return
-            except httpx.HTTPError:
-                time.sleep(0.05)
+            time.sleep(0.05)
         raise Unavailable(f"the server of {self.name} does not answer: {self._command.last_line()}")
 
     def version(self) -> int:

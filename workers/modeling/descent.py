@@ -100,8 +100,8 @@ def descend(
 
     `forget_term` maps the losses of a forget batch [B] and their targets to a scalar; `weight` is w as a function of
     the fraction of steps done. It ends after the planned passes, or, from `min_steps` on, once no record of a whole
-    pass lay below its target, then with a few steps on retained records alone. Raises Cancelled, BadParameters without selection
-    records, JobError naming the step where a loss is not finite.
+    pass lay below its target, then with a few steps on retained records alone. Raises Cancelled, BadParameters
+    without selection records, JobError naming the step where a loss is not finite.
     """
     if problem.selection is None or len(problem.selection) == 0:
         raise BadParameters("the method needs held-out records to stop at: give --holdout, or use retrain")
