@@ -20,7 +20,8 @@ log = structlog.get_logger(__name__)
 
 def main(arguments: list[str]) -> int:
     """Run the claimed stage; returns the exit code."""
-    from workers.tasks.advance import cause_of, run_stage
+    from workers.tasks.advance import run_stage
+    from workers.tasks.causes import cause_of
 
     claim, pipe = Claim(**json.loads(arguments[0])), int(arguments[1])
     configure_logging(get_settings().log_level)

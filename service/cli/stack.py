@@ -5,14 +5,17 @@ socket with an append-only file synced on every write, else Celery's file-system
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -94,6 +97,7 @@ class Stack:
         self._host, self._port = host, port
         self.logs, self.key_file = self.home / "logs", self.home / "admin.key"
         self.children: list[Child] = []
+        self._locked = False
         # A unix socket path is limited to about 107 bytes, so it cannot live under an arbitrarily deep home.
         self._run_dir = Path(tempfile.mkdtemp(prefix="lethe-"))
         self._environment = os.environ | {"LETHE_HOME": str(self.home), "LETHE_URL": self.url}
@@ -107,6 +111,8 @@ class Stack:
         try:
             for folder in (self.logs, self.home / "run"):
                 folder.mkdir(parents=True, exist_ok=True)
+            self._lock_home()
+            self._refuse_taken_port()
             self._start_broker()
             self._prepare()
             self._start_services()
@@ -132,7 +138,28 @@ class Stack:
             child.stop()
         self.children.clear()
         shutil.rmtree(self._run_dir, ignore_errors=True)
-        (self.home / BROKER_URL_FILE).unlink(missing_ok=True)
+        if self._locked:
+            (self.home / BROKER_URL_FILE).unlink(missing_ok=True)
+            self._lock.close()
+            self._locked = False
+
+    def _lock_home(self) -> None:
+        # Two brokers on one append-only file, or two announcements of a broker, would lose jobs.
+        self._lock = (self.home / "run" / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise Unavailable(f"another `lethe up` runs on {self.home}; stop it or set another LETHE_HOME") from None
+        self._locked = True
+
+    def _refuse_taken_port(self) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self._host, self._port))
+            except OSError as error:
+                raise Unavailable(f"cannot listen on {self._host} port {self._port}: {error.strerror}") from None
 
     def _spawn(self, name: str, command: list[str]) -> None:
         self.children.append(Child(name, command, self.logs / f"{name}.log", self._environment))
@@ -148,11 +175,11 @@ class Stack:
         if server is not None:
             data = self.home / "broker"
             data.mkdir(exist_ok=True)
-            socket = self._run_dir / "broker.sock"
-            options = f"--port 0 --unixsocket {socket} --unixsocketperm 700 --appendonly yes --appendfsync always"
+            address = self._run_dir / "broker.sock"
+            options = f"--port 0 --unixsocket {address} --unixsocketperm 700 --appendonly yes --appendfsync always"
             self._spawn("broker", [str(server), *options.split(), "--save", "", "--dir", str(data)])
-            self._wait_for(socket.exists, "the embedded broker did not start")
-            url = f"redis+socket://{socket}?virtual_host=0"
+            self._wait_for(address.exists, "the embedded broker did not start")
+            url = f"redis+socket://{address}?virtual_host=0"
         write_atomic(self.home / BROKER_URL_FILE, url.encode(), mode=0o600)
 
     def _prepare(self) -> None:
@@ -198,11 +225,13 @@ class Stack:
 
         self._wait_for(answers, f"the API did not answer at {self.url}; see {self.logs / 'api.log'}")
 
-    def _wait_for(self, ready: object, complaint: str) -> None:
+    def _wait_for(self, ready: Callable[[], bool], complaint: str) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        while not ready():  # type: ignore[operator]
+        while True:
             dead = [child.name for child in self.children if child.process.poll() is not None]
             if dead or time.monotonic() > deadline:
                 detail = f" ({', '.join(dead)} exited)" if dead else ""
                 raise Unavailable(complaint + detail)
+            if ready():
+                return
             time.sleep(0.05)

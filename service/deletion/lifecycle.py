@@ -115,7 +115,16 @@ def mark_failed(session: Session, job_id: str, reason: str) -> list[str]:
     """A job has failed: its unfinished requests wait for a person. `reason` is one line without personal data."""
     open_targets = and_(RequestTarget.job_id == job_id, RequestTarget.outcome.is_(None))
     ids = list(session.scalars(select(RequestTarget.request_id).where(open_targets)))
-    failed = [each for each in ids if repository.change(session, each, STEPS["fail"], status="failed", reason=reason)]
+    published = select(RequestTarget.request_id).where(RequestTarget.outcome == "published")
+    beyond = set(session.scalars(published.where(RequestTarget.request_id.in_(ids))))
+    failed = [
+        # Nothing of it is published yet, so it can be cancelled again.
+        each
+        for each in ids
+        if repository.change(
+            session, each, STEPS["fail"], status="failed", reason=reason, cancellable=each not in beyond
+        )
+    ]
     events = [(request_id, {"job": job_id, "reason": reason}) for request_id in failed]
     audit.record_all(session, "request.failed", actor="worker", events=events)
     return failed

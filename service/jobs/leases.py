@@ -63,7 +63,8 @@ def claim(job_id: str, stage: str, owner: str) -> Claim | None:
 
 
 def _mine(job_id: str, fence: int) -> Any:
-    return and_(Job.id == job_id, Job.fence == fence, Job.status == "running")
+    # A stage that has handed the job on has no lease any more, so its own claim cannot write or renew after that.
+    return and_(Job.id == job_id, Job.fence == fence, Job.status == "running", Job.lease_until.is_not(None))
 
 
 def renew(job_id: str, fence: int) -> bool:
@@ -90,6 +91,13 @@ def move_on(session: Session, job_id: str, next_stage: str, **values: Any) -> No
         .where(Job.id == job_id)
         .values(stage=next_stage, owner=None, lease_until=None, claims=0, sent_at=None, sends=0, **values)
     )
+
+
+def release(job_id: str, fence: int, error: dict[str, Any] | None = None) -> bool:
+    """Give the stage back unfinished: it is begun again after the back-off. `error` is kept for people to see."""
+    with transaction() as session:
+        values = {"owner": None, "lease_until": None, "error": error}
+        return _rows(session, update(Job).where(_mine(job_id, fence)).values(**values)) == 1
 
 
 def finish(session: Session, job_id: str, status: str, **values: Any) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -57,11 +58,11 @@ def _view(session: Any, job: Job) -> dict[str, Any]:
 async def stream_events(
     job_id: str,
     last_event_id: Annotated[str | None, Header()] = None,
-    after: Annotated[int | None, Query(ge=0, description="start behind this event id")] = None,
+    after: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="start behind this event id")] = None,
 ) -> StreamingResponse:
     """Events as they happen (text/event-stream); `Last-Event-ID` replays what a reader missed."""
     await run_in_threadpool(read_job, job_id)
-    if last_event_id is not None and not last_event_id.isdigit():
+    if last_event_id is not None and not re.fullmatch(r"[0-9]{1,9}", last_event_id):
         raise Invalid("Last-Event-ID must be the number of an event")
     start = int(last_event_id) if last_event_id else after or 0
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}

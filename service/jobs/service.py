@@ -22,7 +22,7 @@ def get_job(session: Session, job_id: str) -> Job:
     """The row. Raises NotFound."""
     job = session.get(Job, job_id)
     if job is None:
-        raise NotFound(f"there is no job {job_id}")
+        raise NotFound("there is no job of this id")
     return job
 
 
@@ -80,6 +80,8 @@ def fail(job_id: str, fence: int, error: JobError) -> None:
         cause = {"code": error.code, "detail": error.detail, "stage": get_job(session, job_id).stage}
         leases.finish(session, job_id, "failed", error=cause)
         registry.condemn_job_files(session, job_id, clock(session))
+        unfinished = update(Attempt).where(Attempt.job_id == job_id, Attempt.state.in_(("running", "proposed")))
+        session.execute(unfinished.values(state="error", error=cause, finished_at=clock(session)))
         lifecycle.mark_failed(session, job_id, error.detail)
         audit.record(session, "job.failed", actor="worker", ref=job_id, data=cause)
         events.emit(session, job_id, "done", status="failed", error=cause)
@@ -96,8 +98,7 @@ def cancel(job_id: str, fence: int) -> None:
 
 def restart(session: Session, job_id: str, why: str) -> None:
     """Within `fenced`: begin again at resolve, because the set of requests has shrunk. Old attempts are superseded."""
-    running = update(Attempt).where(Attempt.job_id == job_id, Attempt.state != "error")
-    session.execute(running.values(state="superseded"))
+    session.execute(update(Attempt).where(Attempt.job_id == job_id).values(state="superseded"))
     leases.move_on(session, job_id, "resolve", plan=None, scope=None, verdict=None, grade=None)
     audit.record(session, "job.restarted", actor="worker", ref=job_id, data={"why": why})
     events.emit(session, job_id, "stage", stage="resolve", status="queued", why=why)

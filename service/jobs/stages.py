@@ -6,6 +6,9 @@ STAGES = ("resolve", "plan", "unlearn", "verify", "publish", "attest", "notify")
 HEAVY = frozenset({"unlearn", "verify"})
 """Stages that load weights: they run on the gpu queue, each in a fresh process."""
 
+AFTER_PUBLICATION = frozenset({"attest", "notify"})
+"""Stages that can only be tried again: the new version serves already."""
+
 _SHARES = {
     "resolve": (0.0, 0.02),
     "plan": (0.02, 0.05),

@@ -240,7 +240,16 @@ def sweep_destroyed(now: datetime) -> int:
             *repository.doomed_artefacts(session, now),
         ]
         shared = {row.id for row in doomed if isinstance(row, Version) and _is_shared(session, row)}
-    return sum(_destroy(row, now, keep_files=row.id in shared) for row in doomed)
+    return sum(_try_to_destroy(row, now, keep_files=row.id in shared) for row in doomed)
+
+
+def _try_to_destroy(row: Version | Artefact, now: datetime, keep_files: bool) -> bool:
+    """One path that cannot be removed is no reason to keep the others."""
+    try:
+        return _destroy(row, now, keep_files)
+    except OSError as error:
+        log.error("sweep.failed", artefact=row.id, reason=type(error).__name__)  # noqa: TRY400 - a trace may show a path
+        return False
 
 
 def _is_shared(session: Session, version: Version) -> bool:

@@ -113,12 +113,21 @@ class Hammer:
         threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
         for thread in threads:
             thread.start()
+        while len(self.answers) < clients:
+            time.sleep(0.01)
         try:
             yield
         finally:
             self.stop.set()
             for thread in threads:
                 thread.join(60)
+
+    def wait_until_seen(self, number: int, seconds: float = 30) -> None:
+        """Until every connection has been answered by this version, or one has broken."""
+        deadline = time.monotonic() + seconds
+        while not self.errors and not all(seen and seen[-1][1] == number for seen in self.answers):
+            assert time.monotonic() < deadline, f"version {number} does not reach every connection"
+            time.sleep(0.01)
 
     def _run(self) -> None:
         seen: list[tuple[int, int, dict[str, Any]]] = []
@@ -146,12 +155,11 @@ def _assert_clean(hammer: Hammer, last: int) -> None:
 def test_switching_under_load_drops_no_request(image_server: Server, tmp_path: Path) -> None:
     hammer = Hammer(image_server, "/predict", BODY)
     with hammer.running(clients=8):
+        hammer.wait_until_seen(1)
         for number in range(2, 6):
-            time.sleep(0.4)
             path = served_models.image_model(tmp_path / f"v{number}", number)
             assert served_models.publish("digits", path) == number
-            image_server.wait_for(number)
-        time.sleep(0.4)
+            hammer.wait_until_seen(number)
     _assert_clean(hammer, last=5)
     answers = [answer for seen in hammer.answers for answer in seen]
     assert {header for _, header, _ in answers} == {1, 2, 3, 4, 5}
@@ -163,12 +171,11 @@ def test_switching_under_load_drops_no_request(image_server: Server, tmp_path: P
 def test_completions_switch_under_load(language_server: Server, tmp_path: Path) -> None:
     hammer = Hammer(language_server, "/v1/completions", {"prompt": "hello", "max_tokens": 4, "temperature": 0})
     with hammer.running(clients=4):
+        hammer.wait_until_seen(1)
         for number in (2, 3):
-            time.sleep(0.4)
             path = served_models.language_model(tmp_path / f"v{number}", number)
             served_models.publish("support", path)
-            language_server.wait_for(number)
-        time.sleep(0.4)
+            hammer.wait_until_seen(number)
     _assert_clean(hammer, last=3)
     for seen in hammer.answers:
         for _, header, body in seen:

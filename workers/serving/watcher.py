@@ -84,6 +84,10 @@ class Watcher:
             if not self._unreachable:
                 log.warning("serving.database_unreachable", exception=describe(error))
             self._unreachable = True
+        except Exception as error:  # noqa: BLE001 - whatever happens, this thread lives: else an old version would serve on
+            log.error("serving.failed", model=self._name, exception=describe(error))  # noqa: TRY400 - described above
+            self._withdraw(Unavailable("the serving version could not be loaded; the server tries again"))
+            return False
         return True
 
     def _swap(self, served: Served | None) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from service.database import clock, reading
 from service.deletion import lifecycle, repository
 from service.deletion.models import DeletionRequest, RequestTarget
+from service.deletion.states import FINAL
 from service.jobs import events, leases, service
 from service.registry.models import Version
 from service.reports import service as reports
@@ -68,7 +69,7 @@ def _complete(work: Work, request_id: str) -> None:
     with reading() as session:
         request = session.get_one(DeletionRequest, request_id)
         targets = repository.targets_of(session, [request_id])[request_id]
-        if request.status == "completed" or any(target.outcome is None for target in targets):
+        if request.status in FINAL or any(target.outcome is None for target in targets):
             return
         refs = [request_id, *(str(target.job_id) for target in targets), *_version_ids(session, targets)]
         now = clock(session)

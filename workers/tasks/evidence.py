@@ -6,7 +6,6 @@ from typing import Any
 from sqlalchemy import select
 
 from service.database import reading
-from service.datasets import service as datasets
 from service.jobs.models import Attempt
 from service.registry.models import Artefact, Version
 from service.reports.facts import AttemptFacts, JobEvidence
@@ -24,7 +23,6 @@ def evidence_of(work: Work) -> JobEvidence:
     with reading() as session:
         new = session.get(Version, job.new_version_id) if job.new_version_id else None
         artefacts = list(session.scalars(select(Artefact).where(Artefact.job_id == job.id)))
-        gone = len(datasets.tombstones(session, work.model.id))
     seconds = training_seconds(Path(work.base.path))
     return JobEvidence(
         job_id=job.id,
@@ -34,7 +32,7 @@ def evidence_of(work: Work) -> JobEvidence:
         records=scope["records"],
         subjects=scope["subjects"],
         started_at=job.started_at,
-        dataset=_dataset(work, scope, gone),
+        dataset=_dataset(work, scope, forgotten=scope["records"] if new else 0),
         base_version=VersionPart(number=work.base.number, digest=work.base.digest),
         new_version=VersionPart(number=new.number, digest=new.digest) if new else None,
         policy=job.policy,
@@ -50,17 +48,16 @@ def evidence_of(work: Work) -> JobEvidence:
     )
 
 
-def _dataset(work: Work, scope: dict[str, Any], gone: int) -> DatasetPart:
+def _dataset(work: Work, scope: dict[str, Any], forgotten: int) -> DatasetPart:
     before = scope["dataset_records"] - scope["tombstones"]
-    after = scope["dataset_records"] - gone
     return DatasetPart(
         digest_before=work.dataset.digest,
         digest_after=work.dataset.digest,  # the file stays; tombstones keep the records out of every training
         records_before=before,
-        records_after=after,
+        records_after=before - forgotten,
         unit=_UNITS.get(work.model.task),
         units_before=before,
-        units_after=after,
+        units_after=before - forgotten,
     )
 
 

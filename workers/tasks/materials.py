@@ -5,12 +5,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.datasets.records import RecordTable, open_records
+from service.datasets.sources import dataset_digest
+from service.errors import JobError
 from service.settings import get_settings
 from workers.tasks.work import Work
 
 if TYPE_CHECKING:
     from workers.modeling.problem import Context, Problem
     from workers.modeling.recipe import Recipe
+
+
+def refuse_changed_data(work: Work) -> None:
+    """The files are the owner's and lie where they were registered: nothing is exact about data that has changed since.
+
+    Raises JobError naming the set.
+    """
+    dataset = work.dataset
+    for name, path, digest in (
+        ("training data", dataset.path, dataset.digest),
+        ("held-out set", dataset.holdout_path, dataset.holdout_digest),
+    ):
+        if path is not None and dataset_digest(Path(path)) != digest:
+            raise JobError(f"the {name} of {work.model.name} changed after registration; register the model again")
 
 
 def training_records(work: Work) -> RecordTable:

@@ -14,6 +14,7 @@ from service.jobs import events, leases, service
 from service.jobs.models import Attempt, Job
 from service.registry import files
 from service.registry import service as registry
+from service.registry.models import Model
 from workers.tasks.work import Work
 
 
@@ -63,6 +64,9 @@ def _place(work: Work, attempt: Attempt) -> Path:
 
 def _switch(session: Session, work: Work, attempt: Attempt, path: Path) -> None:
     job, now = work.job, clock(session)
+    model = session.get_one(Model, work.model.id)
+    if model.dataset_id != work.dataset.id:
+        raise JobError("other data was registered for the model while the job ran; retry the request")
     version = registry.publish_version(
         session,
         job_id=job.id,

@@ -1,5 +1,6 @@
 """Stage resolve: which records are theirs. Leaves the forget set as a file, or an honest answer where there is none."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from service.errors import Cancelled, JobError
 from service.jobs import events, leases, service
 from service.jobs.models import Job
 from service.registry import service as registry
-from service.registry.files import write_atomic
+from service.registry.files import digest_file, write_atomic
+from workers.tasks.materials import refuse_changed_data
 from workers.tasks.work import Work
 
 
@@ -24,16 +26,25 @@ def run(work: Work) -> None:
     with reading() as session:
         request_ids = service.requests_of(session, work.job.id)
         subjects = lifecycle.open_subjects(session, request_ids)
-        tombstones = set(session.scalars(select(Tombstone.record_id).where(Tombstone.model_id == work.model.id)))
+        gone = select(Tombstone.record_id).where(Tombstone.model_id == work.model.id)
+        tombstones = set(session.scalars(gone))
+        # Data registered later holds no tombstoned record (registration refuses it), so only later ones count.
+        inside = len(list(session.scalars(gone.where(Tombstone.created_at >= work.dataset.created_at))))
     if not request_ids:
         raise Cancelled("every request of the job was cancelled")
+    refuse_changed_data(work)
     found = index.find_many(work.dataset, subjects)
     forget = sorted(set().union(*found.values()) - tombstones)
-    requests = {key: _answer(found[key], tombstones) for key in request_ids}
-    scope = {"records": len(forget), "subjects": _subjects(work, forget), "requests": requests}
-    scope |= {"dataset_records": work.dataset.records, "tombstones": len(tombstones)}
-    if len(forget) >= work.dataset.records - len(tombstones):
+    if forget and len(forget) >= work.dataset.records - inside:
         raise JobError("the requests cover every record of the dataset; retire the model instead of unlearning it")
+    scope: dict[str, object] = {
+        "records": len(forget),
+        "subjects": _subjects(work, forget),
+        "requests": {key: _answer(found[key], tombstones) for key in request_ids},
+        "dataset_id": work.dataset.id,
+        "dataset_records": work.dataset.records,
+        "tombstones": inside,
+    }
     _store(work, forget, scope)
 
 
@@ -51,17 +62,24 @@ def _subjects(work: Work, forget: list[str]) -> int:
     return len(set(table.subjects[table.rows_of(forget)].tolist()))
 
 
+def _write_forget_set(work: Work, forget: list[str]) -> dict[str, object]:
+    """A file of this claim's own: one that lost its lease cannot overwrite what another claim has resolved."""
+    with work.fenced() as session:
+        registry.track_artefact(
+            session, model_id=work.model.id, job_id=work.job.id, kind="job-files", path=work.directory
+        )
+    path = work.directory / f"forget-{work.claim.fence}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps(forget).encode(), mode=0o600)
+    return {"forget_file": path.name, "forget_digest": digest_file(path)}
+
+
 def _store(work: Work, forget: list[str], scope: dict[str, object]) -> None:
     if forget:
-        work.directory.mkdir(parents=True, exist_ok=True)
-        write_atomic(work.forget_file, ("\n".join(forget) + "\n").encode())
+        scope = scope | _write_forget_set(work, forget)
     with work.fenced() as session:
         job_id = work.job.id
         session.execute(update(Job).where(Job.id == job_id).values(scope=scope))
-        if forget:
-            registry.track_artefact(
-                session, model_id=work.model.id, job_id=job_id, kind="job-files", path=work.directory
-            )
         data = {"records": scope["records"], "subjects": scope["subjects"]}
         audit.record(session, "job.resolved", actor="worker", ref=job_id, data=data)
         events.emit(session, job_id, "stage", stage="resolve", status="done", **data)

@@ -90,6 +90,7 @@ def _raise_outcome(claim: leases.Claim, returncode: int, report: str) -> None:
         raise kinds.get(cause["code"], JobError)(cause["detail"])
     if returncode == -signal.SIGKILL and claim.claims < 2:
         # The kernel's out-of-memory killer and an operator's kill look alike: one more try tells them apart.
+        leases.release(claim.job_id, claim.fence)
         raise LeaseLost(f"job {claim.job_id}: the process of {claim.stage} was killed; the stage will be begun again")
     if returncode == -signal.SIGKILL:
         raise OutOfMemory(

@@ -10,11 +10,11 @@ from sqlalchemy import update
 
 from service.audit import service as audit
 from service.database import clock, new_id
-from service.errors import JobError, LetheError
+from service.errors import JobError
 from service.jobs import events, leases
 from service.jobs.models import Attempt, Job
 from workers.tasks import materials
-from workers.tasks.broken import FATAL, record_broken
+from workers.tasks.broken import record_broken
 from workers.tasks.work import Work
 
 
@@ -22,6 +22,7 @@ def run(work: Work) -> None:
     """Run the next rung; an attempt that breaks (NaN, a method that does not fit) hands over to the rung after it."""
     from workers.planning.attempt import run_attempt
 
+    materials.refuse_changed_data(work)
     rungs = (work.job.plan or {}).get("rungs", [])
     finished = [row for row in work.attempts() if row.state != "running"]
     if len(finished) >= len(rungs):
@@ -36,9 +37,7 @@ def run(work: Work) -> None:
     _note_device(work, str(context.device))
     try:
         result = run_attempt(rung["method"], rung["params"], materials.problem_of(work), context, candidate)
-    except FATAL:
-        raise
-    except LetheError as error:
+    except Exception as error:  # noqa: BLE001 - whatever broke this rung, the next one starts from the base weights
         record_broken(work, attempt_id, number, rung["method"], error)
         return
     values = asdict(result) | {"out": str(candidate)}

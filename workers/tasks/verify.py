@@ -8,12 +8,12 @@ from sqlalchemy import update
 
 from service.audit import service as audit
 from service.database import clock
-from service.errors import JobError, LetheError
+from service.errors import JobError
 from service.jobs import events, leases
 from service.jobs.models import Attempt, Job
 from service.verification.schema import Evaluation
 from workers.tasks import materials
-from workers.tasks.broken import FATAL, record_broken
+from workers.tasks.broken import record_broken
 from workers.tasks.work import Work
 
 if TYPE_CHECKING:
@@ -28,11 +28,10 @@ def run(work: Work) -> None:
     if not proposed or proposed[-1].candidate_path is None:
         raise JobError("there is no candidate to verify; retry the request")
     attempt = proposed[-1]
+    materials.refuse_changed_data(work)
     try:
         evaluation, tables = _judge(work, attempt)
-    except FATAL:
-        raise
-    except LetheError as error:
+    except Exception as error:  # noqa: BLE001 - a candidate that cannot be judged is not published; the next rung is tried
         record_broken(work, attempt.id, attempt.number, attempt.method, error)
         return
     _write_tables(work.scratch / f"scores-{attempt.number}", tables)

@@ -1,5 +1,6 @@
 """What every stage starts from: the claimed job, its rows, its folder, and fenced writes."""
 
+import json
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from service.datasets.models import Dataset
 from service.errors import JobError
 from service.jobs import leases, service
 from service.jobs.models import Attempt, Job
+from service.registry.files import digest_file
 from service.registry.models import Model, Version
 from service.settings import get_settings
 from service.verification.policy import Policy
@@ -46,16 +48,14 @@ class Work:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    @property
-    def forget_file(self) -> Path:
-        """The forget set: one record id a line."""
-        return self.directory / "forget.txt"
-
     def forget_ids(self) -> list[str]:
-        """Record ids to forget. Raises JobError when the file is missing."""
-        if not self.forget_file.is_file():
-            raise JobError("the forget set of the job is missing; retry the request")
-        return self.forget_file.read_text("utf-8").splitlines()
+        """Record ids to forget, as resolve stored them. Raises JobError when the file is missing or changed."""
+        scope = self.job.scope or {}
+        path = self.directory / str(scope.get("forget_file"))
+        if not path.is_file() or digest_file(path) != scope.get("forget_digest"):
+            raise JobError("the forget set of the job is missing or changed; retry the request")
+        ids: list[str] = json.loads(path.read_bytes())
+        return ids
 
     @cached_property
     def job(self) -> Job:
@@ -71,9 +71,10 @@ class Work:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data it was trained on."""
+        """The data it was trained on: the one in which the job resolved its records, whatever is registered since."""
+        chosen = (self.job.scope or {}).get("dataset_id") or self.model.dataset_id
         with reading() as session:
-            return session.get_one(Dataset, self.model.dataset_id)
+            return session.get_one(Dataset, chosen)
 
     @cached_property
     def base(self) -> Version:
