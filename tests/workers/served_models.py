@@ -25,12 +25,12 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven")
 def image_model(folder: Path, label: int) -> Path:
     """A ResNet that answers `label` to any image."""
     torch.manual_seed(label)
-    config = ResNetConfig(
-        num_channels=1, embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic", num_labels=LABELS
-    )
+    config = ResNetConfig(num_channels=1, embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic")
+    config.num_labels = LABELS
     model = ResNetForImageClassification(config)
     with torch.no_grad():
-        head = model.classifier[-1]
+        head = list(model.classifier.children())[-1]
+        assert isinstance(head, torch.nn.Linear)
         head.weight.zero_()
         head.bias.copy_(torch.nn.functional.one_hot(torch.tensor(label), LABELS) * 5.0)
     model.save_pretrained(str(folder))
@@ -68,7 +68,7 @@ def text_model(folder: Path, label: int) -> Path:
     language_model(folder, label)
     shutil.rmtree(folder / "model.safetensors", ignore_errors=True)
     config = GPT2Config.from_pretrained(str(folder))
-    config.num_labels, config.pad_token_id = LABELS, config.eos_token_id
+    config.num_labels, config.pad_token_id = LABELS, 0
     model = GPT2ForSequenceClassification(config)
     with torch.no_grad():
         model.transformer.ln_f.weight.zero_()

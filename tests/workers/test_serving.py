@@ -188,8 +188,10 @@ def test_a_request_in_flight_finishes_on_its_version(image_server: Server, tmp_p
     reference = weakref.ref(old.loaded.model)
     with ThreadPoolExecutor(1) as pool, image_server.client() as client:
         with old.lock:  # the request waits for the model while the version changes
+            idle = sys.getrefcount(old)
             waiting = pool.submit(client.post, "/predict", json=BODY)
-            time.sleep(0.3)
+            while sys.getrefcount(old) == idle:  # until the request has come in and holds its version
+                time.sleep(0.01)
             served_models.publish("digits", served_models.image_model(tmp_path / "v2", 2))
             image_server.wait_for(2)
             assert image_server.watcher.retiring == 1
