@@ -1,6 +1,6 @@
 """API keys and roles."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 
 import pytest
 from fastapi.testclient import TestClient
@@ -79,10 +79,16 @@ def test_a_revocation_takes_effect_within_the_time_that_is_promised(
 
 
 def test_a_remembered_key_still_expires(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, text = _make("operator", valid_for=timedelta(seconds=0.3))
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(hours=2)
+
+    monkeypatch.setattr(auth, "REMEMBER_SECONDS", 3600.0)
+    _, text = _make("operator", valid_for=timedelta(hours=1))
     headers = {"authorization": f"Bearer {text}"}
     assert api.get("/v1/models", headers=headers).status_code == 200
-    auth.time.sleep(0.3)
+    monkeypatch.setattr(auth, "datetime", Later)
     answer = api.get("/v1/models", headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (401, "key_expired")
 
