@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from service.catalogue.recipes import Recipe
 from tests.workers import factories
 from tests.workers.factories import MemoryRecords
 from workers.modeling.batching import Encoded, record_losses
 from workers.modeling.loading import load_model
 from workers.modeling.problem import Problem
-from workers.modeling.recipe import Recipe
 from workers.modeling.records import split_held_out
 from workers.modeling.train import Provenance, train_by_recipe
 

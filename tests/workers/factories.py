@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from service.catalogue.recipes import Recipe
 from service.errors import BadDataset
 from workers.modeling.problem import Context
-from workers.modeling.recipe import Recipe
 
 RESNET = {
     "model_type": "resnet",

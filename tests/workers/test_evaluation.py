@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from service.catalogue.recipes import Recipe
 from service.errors import BadDataset, BadModel, Unevaluable
 from service.verification.policy import Policy
 from service.verification.schema import Evaluation
 from service.verification.verdict import disagreements
 from tests.workers.factories import MemoryRecords, context, conversations, digits, gpt2_recipe, resnet_recipe
-from workers.modeling.recipe import Recipe
 from workers.modeling.records import held_out_key, split_held_out
 from workers.modeling.train import Provenance, train_by_recipe
 from workers.modeling.training_record import read_record, weights_digest, write_exposures, write_record

@@ -82,8 +82,8 @@ def test_a_text_classifier_can_be_unlearnt(tmp_path: Path) -> None:
 
 
 def text_line(folder: Path) -> Line:
+    from service.catalogue.recipes import Recipe
     from tests.workers.factories import MemoryRecords
-    from workers.modeling.recipe import Recipe
     from workers.modeling.train import Provenance, train_by_recipe
 
     data, other = factories.conversations(20, 20)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from service.catalogue.recipes import parse_recipe
 from service.errors import BadRecipe
 from tests.workers.factories import conversations
-from workers.modeling.recipe import load_recipe, parse_recipe, recipe_digest
+from workers.modeling.recipe import load_recipe, recipe_digest
 from workers.modeling.tokenizers import train_tokenizer
 
 GOOD = """
@@ -40,9 +41,13 @@ def test_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         (GOOD.replace("epochs = 2", "epochs = 0"), "training.epochs"),
         (GOOD.replace("epochs = 2", "learning_rate = nan"), "training.learning_rate"),
         (GOOD + "[sources]\nbase = 'x'\n", "unknown key sources"),
-        (GOOD + "[lineage]\ncanaries = 0.01\n", "until a later release"),
+        (GOOD + "[lineage]\ncanaries = 0.06\n", "lineage.canaries"),
+        (GOOD + "[lineage]\ncheckpoints = [0.5, 1.5]\n", "lineage.checkpoints"),
+        (GOOD + "[lineage]\nstorage = '2 gigs'\n", "lineage.storage: '2 gigs' is no size"),
         (GOOD + "[lineage]\ncanary = 0\n", "unknown key lineage.canary"),
-        (GOOD + "[sharding]\nshards = 10\n", "until a later release"),
+        (GOOD + "[sharding]\nshards = -1\n", "sharding.shards"),
+        (GOOD + "[adapters]\ncohorts = 2\n", "adapters need model.base"),
+        (TEXT.format("t") + "[sharding]\nshards = 2\n", "sharding fits classifiers"),
         (GOOD.replace("config", "base = 'b'\nconfig"), "either config or base"),
         (GOOD.replace("num_channels = 1 }", "num_channels = 1 }\ntokenizer = { train = 300 }"), "does not fit"),
         (TEXT.format("nowhere"), "no directory"),
@@ -64,9 +69,18 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_recipe(tmp_path / "none.toml")
 
 
-def test_sections_that_are_off_are_accepted(tmp_path: Path) -> None:
-    off = GOOD + '[lineage]\ncheckpoints = "off"\ncanaries = 0\n[sharding]\nshards = 0\n'
-    assert load_recipe(write(tmp_path, off)).lineage == {"checkpoints": "off", "canaries": 0}
+def test_what_is_switched_off_is_off_however_it_is_written(tmp_path: Path) -> None:
+    off = GOOD + '[lineage]\ncheckpoints = "none"\ncanaries = 0\nreserve = false\n[sharding]\nshards = 0\n'
+    recipe = load_recipe(write(tmp_path, off))
+    assert (recipe.lineage.checkpoints, recipe.lineage.canaries, recipe.lineage.reserve) == ("off", "off", "off")
+    assert not recipe.sharding.on
+
+
+def test_lineage_is_on_by_default_and_off_in_a_bare_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD))
+    assert (recipe.lineage.checkpoints, recipe.lineage.canaries, recipe.lineage.storage) == ("auto", 0.01, 2 << 30)
+    bare = recipe.bare().lineage
+    assert (bare.checkpoints, bare.canaries, bare.reserve) == ("off", "off", "off")
 
 
 def test_paths_are_relative_to_the_recipe_and_the_digest_is_of_their_content(tmp_path: Path) -> None:

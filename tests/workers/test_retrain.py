@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from service.catalogue.parameters import RetrainParams
+from service.catalogue.recipes import Recipe
 from service.errors import BadParameters
 from tests.workers import factories
 from tests.workers.conftest import Line
 from workers.methods.retrain import retrain
-from workers.modeling.recipe import Recipe
 from workers.modeling.train import Provenance, train_by_recipe
 from workers.modeling.training_record import read_exposures, read_record
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageClassification, AutoTokenizer
 
+from service.catalogue.recipes import Recipe
 from service.errors import BadDataset, BadParameters, BadRecipe, Cancelled, JobError
 from tests.workers import factories
 from tests.workers.factories import MemoryRecords
@@ -17,7 +18,6 @@ from workers.modeling.devices import generator, resolve_device
 from workers.modeling.images import ImageClassification, Preparation
 from workers.modeling.optimizers import schedule
 from workers.modeling.problem import Context, Meter, Progress
-from workers.modeling.recipe import Recipe
 from workers.modeling.train import Provenance, train_by_recipe
 from workers.modeling.training_record import read_record
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from service.catalogue.recipes import Recipe
     from service.datasets.records import RecordTable
     from workers.modeling.problem import Context, Progress
-    from workers.modeling.recipe import Recipe
 
 Data = Annotated[Path, typer.Option(help="Training data: Parquet, JSONL, CSV or a folder of parts.")]
 Holdout = Annotated[Path | None, typer.Option(help="Records of people who were never trained on.")]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from service.catalogue.recipes import Recipe
 from service.errors import Cancelled
-from workers.modeling.recipe import Recipe
 from workers.modeling.records import Records
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
+from service.catalogue.recipes import ModelSection, Recipe, TokenizerTraining
 from service.errors import BadModel, BadRecipe
 from workers.modeling.batching import Encoded
 from workers.modeling.devices import seed_everything
@@ -25,7 +26,7 @@ from workers.modeling.loading import (
     weight_files,
 )
 from workers.modeling.problem import Context
-from workers.modeling.recipe import ModelSection, Recipe, TokenizerTraining, recipe_digest
+from workers.modeling.recipe import recipe_digest
 from workers.modeling.records import Records, chunks
 from workers.modeling.tokenizers import read_tokenizer, train_tokenizer
 from workers.modeling.training import Fitted, fit

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from service.catalogue.recipes import TrainingSection
 from service.errors import BadDataset, JobError
 from workers.modeling.batching import Encoded
 from workers.modeling.devices import generator
 from workers.modeling.images import flip_crop
 from workers.modeling.optimizers import FiniteGuard, make_optimizer, schedule, set_learning_rate
 from workers.modeling.problem import Context, Meter
-from workers.modeling.recipe import TrainingSection
 
 _ORDER, _AUGMENTATION = 1, 2
 

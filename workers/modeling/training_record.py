@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.catalogue.recipes import Recipe
 from service.errors import BadModel
 from workers.modeling.directories import sha256_file, sha256_json, write_atomic
-from workers.modeling.recipe import Recipe
 
 RECORD_FILE = "training_record.json"
 EXPOSURES_FILE = "training_records.parquet"

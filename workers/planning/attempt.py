@@ -15,12 +15,13 @@ from pydantic import BaseModel, ValidationError
 from safetensors import safe_open
 
 from service.catalogue.methods import find_method
+from service.catalogue.recipes import Recipe
 from service.catalogue.specs import MethodSpec
 from service.errors import BadParameters, JobError
 from workers.modeling.directories import building, directory_digest
 from workers.modeling.loading import weight_files
 from workers.modeling.problem import Context, Outcome, Problem
-from workers.modeling.recipe import Recipe, recipe_digest
+from workers.modeling.recipe import recipe_digest
 from workers.modeling.records import Records, held_out_key, split_held_out
 from workers.modeling.training_record import (
     TrainingRecord,

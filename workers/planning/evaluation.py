@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from service.catalogue.recipes import Recipe
 from service.errors import BadModel, Unevaluable
 from service.verification.policy import Policy
 from service.verification.schema import Evaluation
@@ -17,7 +18,6 @@ from workers.metrics.blind_baseline import Features, extract
 from workers.modeling.directories import sha256_file
 from workers.modeling.loading import LoadedModel, load_model
 from workers.modeling.problem import Context, Progress
-from workers.modeling.recipe import Recipe
 from workers.modeling.records import Records, held_out_key, split_held_out
 from workers.planning.assessment import Facts, assess
 from workers.planning.checks import BlindFeatures

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.catalogue.methods import METHODS
+from service.catalogue.recipes import Recipe
 from service.errors import BadModel
 from workers.modeling.directories import sha256_file
 from workers.modeling.loading import weight_files
-from workers.modeling.recipe import Recipe, recipe_digest
+from workers.modeling.recipe import recipe_digest
 from workers.modeling.training_record import (
     EXPOSURES_FILE,
     TrainingRecord,

@@ -11,8 +11,8 @@ from service.settings import get_settings
 from workers.tasks.work import Work
 
 if TYPE_CHECKING:
+    from service.catalogue.recipes import Recipe
     from workers.modeling.problem import Context, Problem
-    from workers.modeling.recipe import Recipe
 
 
 def refuse_changed_data(work: Work) -> None:
@@ -50,7 +50,7 @@ def held_out_records(work: Work) -> RecordTable | None:
 
 def recipe_of(work: Work) -> "Recipe | None":
     """The recipe given at registration, else the one in the base version's training record."""
-    from workers.modeling.recipe import Recipe
+    from service.catalogue.recipes import Recipe
     from workers.modeling.training_record import read_record
 
     if work.model.recipe:
