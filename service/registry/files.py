@@ -4,6 +4,7 @@ import hashlib
 import os
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import rfc8785
@@ -46,46 +47,73 @@ def manifest_digest(files: dict[str, str]) -> str:
     return hashlib.sha256(rfc8785.dumps(dict(files))).hexdigest()
 
 
-def copy_directory(source: Path, beside: Path) -> Path:
-    """A copy of a directory, links followed, under a temporary name in the folder of `beside`."""
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    draft = beside.with_name(f".incoming-{secrets.token_hex(6)}")
-    try:
-        shutil.copytree(source, draft, symlinks=False)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    return draft
+def draft_beside(place: Path) -> Path:
+    """A free temporary name in the folder of `place`, for a directory that is to be renamed to it."""
+    return place.with_name(f".incoming-{secrets.token_hex(6)}")
 
 
-def publish_directory(draft: Path, final: Path) -> None:
-    """Flush a complete directory to disk and rename it into place; one that is there already is kept instead.
+def copy_directory(source: Path, draft: Path) -> None:
+    """A copy of a directory, links followed, flushed to disk."""
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, draft, symlinks=False)
+    flush_directory(draft)
+
+
+def flush_directory(directory: Path) -> None:
+    """Make a complete directory durable: what is renamed into place afterwards is whole after a power cut too."""
+    for path in [*directory.rglob("*"), directory]:
+        fsync_dir(path)
+
+
+def place_directory(draft: Path, final: Path) -> None:
+    """Rename a flushed directory into place; one that is there already is kept, and the draft stays where it was.
 
     `final` is named after the digest of its content, so that whoever comes second brings the same bytes.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    for path in [*draft.rglob("*"), draft]:
-        fsync_dir(path)
     try:
         os.rename(draft, final)
     except OSError:
         if not final.is_dir():
             raise
-        shutil.rmtree(draft)
     fsync_dir(final.parent)
 
 
-def remove(path: Path) -> None:
-    """Delete a file or a whole folder; what is not there is fine."""
-    if path.is_dir() and not path.is_symlink():
-        # Renamed first: a reader never meets a version with half of its files gone.
-        doomed = path.with_name(f".doomed-{secrets.token_hex(6)}")
-        try:
+def set_aside(path: Path) -> Path | None:
+    """Rename what is to be destroyed, so that a reader never meets a folder with half of its files gone.
+
+    Answers where it lies now, or None when there is nothing. The name follows from the path: what a process left there
+    that died in the middle is found again.
+    """
+    doomed = path.with_name(f".doomed-{path.name}")
+    if path.exists() or path.is_symlink():
+        destroy_aside(doomed)
+        with suppress(FileNotFoundError):  # somebody else has just done the same
             os.rename(path, doomed)
+        fsync_dir(path.parent)
+    return doomed if doomed.exists() or doomed.is_symlink() else None
+
+
+def destroy_aside(doomed: Path) -> None:
+    """Delete what was set aside; what is not there is fine."""
+    if doomed.is_dir() and not doomed.is_symlink():
+        _remove_tree(doomed)
+    else:
+        doomed.unlink(missing_ok=True)
+    if doomed.parent.is_dir():
+        fsync_dir(doomed.parent)
+
+
+def _remove_tree(folder: Path) -> None:
+    while folder.exists():
+        try:
+            shutil.rmtree(folder)
         except FileNotFoundError:
-            return
-        shutil.rmtree(doomed)
-        fsync_dir(path.parent)
-    elif path.exists() or path.is_symlink():
-        path.unlink()
-        fsync_dir(path.parent)
+            continue  # another sweeper has taken away what this one was about to
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a whole folder, also one that is half deleted; what is not there is fine."""
+    doomed = set_aside(path)
+    if doomed is not None:
+        destroy_aside(doomed)

@@ -51,13 +51,16 @@ class Version(Base):
 
 
 class Artefact(Base):
-    """A file or folder derived from training data (job files, score tables, forget sets, versions) with its end."""
+    """A file or folder derived from training data (job files, score tables, forget sets, weights) with its end.
+
+    `model_id` is empty while the weights of a model that is being registered have no model yet.
+    """
 
     __tablename__ = "artefacts"
     __table_args__ = (Index("ix_artefacts_destroy_by", "destroy_by"), Index("ix_artefacts_job", "job_id"))
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
     job_id: Mapped[str | None] = mapped_column(String(40))
     kind: Mapped[str] = mapped_column(String(40))
     path: Mapped[str] = mapped_column(Text)

@@ -18,7 +18,7 @@ from service.datasets.columns import Columns
 from service.datasets.models import Dataset
 from service.datasets.records import known_ids, read_record_ids
 from service.errors import BadDataset, BadModel, BadParameters, Conflict
-from service.registry import files, repository
+from service.registry import placement, repository
 from service.registry.directories import RECORD_IDS, ModelFacts, check_labels, check_model
 from service.registry.manifests import describe_version
 from service.registry.models import Model, Version
@@ -38,8 +38,7 @@ class _Bundle:
     dataset: datasets.PreparedDataset
     recipe: dict[str, Any] | None
     policy: Policy | None
-    digest: str
-    path: Path
+    weights: placement.Incoming
     manifest: dict[str, Any]
     forgotten: int
     actor: str
@@ -72,21 +71,20 @@ def register_model(
     try:
         check_labels(path, facts, prepared.facts.num_labels)
         forgotten = _check_provenance(name, path, prepared)
-        digest, home, listed = _place(name, path)
-        bundle = _Bundle(
-            name=name,
-            task=task,
-            facts=facts,
-            dataset=prepared,
-            recipe=chosen_recipe,
-            policy=chosen_policy,
-            digest=digest,
-            path=home,
-            manifest=describe_version(home, listed),
-            forgotten=forgotten,
-            actor=actor,
-        )
-        return _store(bundle)
+        with placement.incoming(name, path) as weights:
+            bundle = _Bundle(
+                name=name,
+                task=task,
+                facts=facts,
+                dataset=prepared,
+                recipe=chosen_recipe,
+                policy=chosen_policy,
+                weights=weights,
+                manifest=describe_version(weights.draft, weights.listed),
+                forgotten=forgotten,
+                actor=actor,
+            )
+            return _store(bundle)
     except IntegrityError as error:
         _discard(prepared.index_path.parent)
         raise Conflict(f"model {name!r} was registered by someone else at the same moment; try again") from error
@@ -120,19 +118,6 @@ def _check_provenance(name: str, path: Path, prepared: datasets.PreparedDataset)
             f"{prepared.path}: lacks {missing} records that {record} lists; give the data it was trained on"
         )
     return len(forgotten)
-
-
-def _place(name: str, path: Path) -> tuple[str, Path, dict[str, str]]:
-    draft = files.copy_directory(path, repository.version_path(name, "new"))
-    try:
-        listed = files.digest_directory(draft)
-        digest = files.manifest_digest(listed)
-        home = repository.version_path(name, digest)
-        files.publish_directory(draft, home)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    return digest, home, listed
 
 
 def _discard(folder: Path) -> None:
@@ -172,7 +157,7 @@ def _store_further(session: Session, model: Model, bundle: _Bundle, now: datetim
     serving = repository.serving_version(session, model)
     if len(datasets.tombstones(session, model.id)) != bundle.forgotten:
         raise Conflict(f"model {model.name!r} has forgotten further records meanwhile; try again")
-    _refuse_retired(session, model, bundle.digest, serving)
+    _refuse_retired(session, model, bundle.weights.digest, serving)
     dataset = session.get_one(Dataset, model.dataset_id)
     if datasets.is_same(dataset, bundle.dataset):
         _discard(bundle.dataset.index_path.parent)
@@ -185,7 +170,8 @@ def _store_further(session: Session, model: Model, bundle: _Bundle, now: datetim
     if bundle.policy is not None:
         model.policy, model.policy_digest = bundle.policy.model_dump(mode="json"), bundle.policy.digest()
     session.flush()
-    if serving.digest == bundle.digest:
+    if serving.digest == bundle.weights.digest:
+        _land(session, bundle)
         data = {"dataset": dataset.digest, "policy": model.policy_digest}
         audit.record(session, "model.updated", actor=bundle.actor, ref=model.id, data=data)
         return serving
@@ -207,18 +193,23 @@ def _refuse_retired(session: Session, model: Model, digest: str, serving: Versio
             )
 
 
+def _land(session: Session, bundle: _Bundle) -> None:
+    placement.land(session, bundle.weights.row_id, bundle.weights.draft, bundle.weights.home)
+
+
 def _serve(
     session: Session, model: Model, dataset: Dataset, bundle: _Bundle, now: datetime, parent: Version | None = None
 ) -> Version:
     version_id = new_id("ver")
+    _land(session, bundle)
     repository.move_pointer(session, model.id, parent.id if parent else None, version_id)
     version = Version(
         id=version_id,
         model_id=model.id,
         number=repository.next_number(session, model.id),
         parent_id=parent.id if parent else None,
-        digest=bundle.digest,
-        path=str(bundle.path),
+        digest=bundle.weights.digest,
+        path=str(bundle.weights.home),
         state="serving",
         manifest=bundle.manifest,
         created_at=now,
@@ -226,7 +217,7 @@ def _serve(
     )
     session.add(version)
     session.flush()
-    data = {"model": model.id, "number": version.number, "digest": bundle.digest, "dataset": dataset.digest}
+    data = {"model": model.id, "number": version.number, "digest": bundle.weights.digest, "dataset": dataset.digest}
     data |= {"records": dataset.records, "policy": model.policy_digest}
     audit.record(session, "version.registered", actor=bundle.actor, ref=version_id, data=data)
     return version

@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
@@ -101,10 +101,21 @@ def doomed_artefacts(session: Session, now: datetime) -> list[Artefact]:
     return list(session.scalars(select(Artefact).where(Artefact.destroyed_at.is_(None), Artefact.destroy_by <= now)))
 
 
-def is_path_in_use(session: Session, path: str, version_id: str) -> bool:
-    """Whether another version that still exists shares the directory, which two with equal content do."""
-    query = select(Version.id).where(Version.path == path, Version.id != version_id, Version.state != "destroyed")
-    return session.scalar(query.limit(1)) is not None
+def lock_path(session: Session, path: Path) -> None:
+    """Keep others from placing or destroying this directory until the transaction ends."""
+    # SQLite needs nothing: every transaction that may write holds the only lock there is.
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(str(path), 0))))
+
+
+def is_path_in_use(session: Session, path: Path, row_id: str, now: datetime) -> bool:
+    """Whether another row answers for the directory, whose date has not come; two with equal content share it."""
+    version = select(Version.id).where(Version.path == str(path), Version.id != row_id, Version.destroyed_at.is_(None))
+    kept = or_(Artefact.destroy_by.is_(None), Artefact.destroy_by > now)
+    artefact = select(Artefact.id).where(
+        Artefact.path == str(path), Artefact.id != row_id, Artefact.destroyed_at.is_(None), kept
+    )
+    return any(session.scalar(query.limit(1)) is not None for query in (version, artefact))
 
 
 def mark_destroyed(session: Session, table: type[Version] | type[Artefact], row_id: str, now: datetime) -> bool:
@@ -114,6 +125,12 @@ def mark_destroyed(session: Session, table: type[Version] | type[Artefact], row_
         _count(session.execute(update(table).where(table.id == row_id, table.destroyed_at.is_(None)).values(**values)))
         == 1
     )
+
+
+def drop_artefact(session: Session, row_id: str) -> bool:
+    """Forget a row that has nothing to answer for any more; False when a sweeper was first."""
+    gone = delete(Artefact).where(Artefact.id == row_id, Artefact.destroyed_at.is_(None))
+    return _count(session.execute(gone)) == 1
 
 
 def _count(result: Any) -> int:

@@ -1,4 +1,4 @@
-"""Models and versions: what intake knows of them, the publish transaction, and the end of what held the data."""
+"""Models and versions: what intake knows of them, and the publish transaction."""
 
 import threading
 import time
@@ -7,17 +7,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.audit import service as audit
-from service.database import clock, new_id, reading, transaction
+from service.database import new_id, reading
 from service.datasets.models import Dataset, Tombstone
 from service.errors import Conflict
-from service.registry import files, repository
+from service.registry import repository
+from service.registry.destruction import mark_job_artefacts_destroyed, sweep_destroyed, track_artefact
 from service.registry.manifests import describe_version
-from service.registry.models import Artefact, Model, Version
+from service.registry.models import Model, Version
 from service.registry.registration import register_model
 from service.registry.repository import (
     get_model,
@@ -48,8 +48,6 @@ __all__ = [
 ]
 
 INTAKE_SECONDS = 1.0
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -199,79 +197,3 @@ def _refuse_tainted(session: Session, model: Model, version: Version) -> None:
     dataset = session.get_one(Dataset, model.dataset_id)
     if dataset.created_at > version.created_at:
         raise Conflict(f"{label} was trained on data that has been replaced; register it again with its data")
-
-
-def track_artefact(
-    session: Session, *, model_id: str, job_id: str | None, kind: str, path: Path, destroy_by: datetime | None = None
-) -> str:
-    """Note a file or folder that descends from training data; noting it twice keeps the first row."""
-    query = select(Artefact.id).where(Artefact.job_id == job_id, Artefact.kind == kind, Artefact.path == str(path))
-    known = session.scalar(query.where(Artefact.destroyed_at.is_(None)))
-    if known is not None:
-        return known
-    row = Artefact(
-        id=new_id("art"),
-        model_id=model_id,
-        job_id=job_id,
-        kind=kind,
-        path=str(path),
-        created_at=clock(session),
-        destroy_by=destroy_by,
-    )
-    session.add(row)
-    session.flush()
-    return row.id
-
-
-def mark_job_artefacts_destroyed(session: Session, job_id: str, now: datetime) -> int:
-    """Note that the files of a job are gone; answers how many rows that were."""
-    query = select(Artefact).where(Artefact.job_id == job_id, Artefact.destroyed_at.is_(None))
-    gone = [row for row in session.scalars(query) if repository.mark_destroyed(session, Artefact, row.id, now)]
-    events = [(row.id, {"kind": row.kind, "model": row.model_id, "job": job_id}) for row in gone]
-    audit.record_all(session, "artefact.destroyed", actor="worker", events=events)
-    return len(gone)
-
-
-def sweep_destroyed(now: datetime) -> int:
-    """Destroy versions and artefacts whose date has come; answers how many. Safe to repeat after a crash."""
-    with reading() as session:
-        doomed: list[Version | Artefact] = [
-            *repository.doomed_versions(session, now),
-            *repository.doomed_artefacts(session, now),
-        ]
-        shared = {row.id for row in doomed if isinstance(row, Version) and _is_shared(session, row)}
-    return sum(_try_to_destroy(row, now, keep_files=row.id in shared) for row in doomed)
-
-
-def _try_to_destroy(row: Version | Artefact, now: datetime, keep_files: bool) -> bool:
-    """One path that cannot be removed is no reason to keep the others."""
-    try:
-        return _destroy(row, now, keep_files)
-    except OSError as error:
-        log.error("sweep.failed", artefact=row.id, reason=type(error).__name__)  # noqa: TRY400 - a trace may show a path
-        return False
-
-
-def _is_shared(session: Session, version: Version) -> bool:
-    return repository.is_path_in_use(session, version.path, version.id)
-
-
-def _destroy(row: Version | Artefact, now: datetime, keep_files: bool) -> bool:
-    path = Path(row.path)
-    if not _is_ours(path):
-        log.error("sweep.refused", artefact=row.id, reason="its path is outside of the home")
-        return False
-    if not keep_files:
-        files.remove(path)
-    kind = "version" if isinstance(row, Version) else row.kind
-    data = {"kind": kind, "model": row.model_id, "digest": row.digest, "job": row.job_id}
-    with transaction() as session:
-        if not repository.mark_destroyed(session, type(row), row.id, now):
-            return False
-        audit.record(session, "artefact.destroyed", actor="sweeper", ref=row.id, data=data)
-    return True
-
-
-def _is_ours(path: Path) -> bool:
-    home = get_settings().home.resolve()
-    return path.resolve() != home and path.resolve().is_relative_to(home)

@@ -1,7 +1,9 @@
 """Stage publish: the point of no return. One transaction checks the fence, moves the serving pointer, retires the old
 version, writes the tombstones and the audit event."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -12,8 +14,9 @@ from service.deletion import lifecycle
 from service.errors import JobError
 from service.jobs import events, leases, service
 from service.jobs.models import Attempt, Job
-from service.registry import files
+from service.registry import files, placement
 from service.registry import service as registry
+from service.registry.manifests import describe_version
 from service.registry.models import Model
 from workers.tasks.work import Work
 
@@ -25,10 +28,20 @@ def run(work: Work) -> None:
         raise JobError("no attempt passed the gate; nothing was published")
     if not _seal_requests(work):
         return
-    attempt = passed[-1]
-    path = _place(work, attempt)
+    weights = _prepare(work, passed[-1])
     with work.fenced() as session:
-        _switch(session, work, attempt, path)
+        _switch(session, work, passed[-1], weights)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The candidate, checked, and where it goes; `row_id` announces that place."""
+
+    candidate: Path
+    home: Path
+    digest: str
+    manifest: dict[str, Any]
+    row_id: str
 
 
 class _ScopeChangedError(Exception):
@@ -50,30 +63,35 @@ def _seal_requests(work: Work) -> bool:
     return True
 
 
-def _place(work: Work, attempt: Attempt) -> Path:
-    """Move the candidate to its content-addressed home; already there after a crash is fine."""
+def _prepare(work: Work, attempt: Attempt) -> _Weights:
+    """Check and announce the candidate; after a crash it may lie in its content-addressed home already."""
     digest = str(attempt.candidate_digest)
-    home = registry.version_path(work.model.name, digest)
-    candidate = Path(str(attempt.candidate_path))
-    if not home.is_dir():
-        if files.manifest_digest(files.digest_directory(candidate)) != digest:
-            raise JobError("the candidate's files changed after verification; nothing was published, retry the request")
-        files.publish_directory(candidate, home)
-    return home
+    home, candidate = registry.version_path(work.model.name, digest), Path(str(attempt.candidate_path))
+    source = candidate if candidate.is_dir() else home
+    listed = files.digest_directory(source) if source.is_dir() else {}
+    if files.manifest_digest(listed) != digest:
+        raise JobError("the candidate's files changed after verification; nothing was published, retry the request")
+    files.flush_directory(source)
+    manifest = describe_version(source, listed)
+    with work.fenced() as session:
+        row_id = placement.announce(session, home, digest=digest, model_id=work.model.id, job_id=work.job.id)
+    return _Weights(candidate, home, digest, manifest, row_id)
 
 
-def _switch(session: Session, work: Work, attempt: Attempt, path: Path) -> None:
+def _switch(session: Session, work: Work, attempt: Attempt, weights: _Weights) -> None:
     job, now = work.job, clock(session)
     model = session.get_one(Model, work.model.id)
     if model.dataset_id != work.dataset.id:
         raise JobError("other data was registered for the model while the job ran; retry the request")
+    placement.land(session, weights.row_id, weights.candidate, weights.home)
     version = registry.publish_version(
         session,
         job_id=job.id,
         model_id=work.model.id,
         base_version_id=work.base.id,
-        digest=str(attempt.candidate_digest),
-        path=path,
+        digest=weights.digest,
+        path=weights.home,
+        manifest=weights.manifest,
         method=attempt.method,
         verification=attempt.verification or {},
         destroy_after=work.policy.retention.destroy_retired_after_timedelta,

@@ -35,10 +35,14 @@ def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch
     assert path.read_bytes() == b"old"
 
 
-def test_publishing_the_same_content_twice_keeps_the_first(tmp_path: Path) -> None:
+def test_placing_the_same_content_twice_keeps_the_first(tmp_path: Path) -> None:
     final = tmp_path / "models" / "digest"
-    for _ in range(2):
-        files.publish_directory(files.copy_directory(_tree(tmp_path / f"t{_}"), final), final)
+    for number in range(2):
+        draft = files.draft_beside(final)
+        files.copy_directory(_tree(tmp_path / f"t{number}"), draft)
+        files.place_directory(draft, final)
+        assert draft.exists() == bool(number)
+        files.remove(draft)
     assert sorted(path.name for path in final.parent.iterdir()) == ["digest"]
     assert (final / "sub" / "größe.txt").read_text() == "7"
 
@@ -48,4 +52,11 @@ def test_removing_is_idempotent(tmp_path: Path) -> None:
     for path in (tree / "config.json", tree, tree):
         files.remove(path)
         assert not path.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_removing_goes_on_where_a_process_died(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert files.set_aside(_tree(tmp_path / "tree")) == tmp_path / ".doomed-tree"
+    files.remove(tmp_path / "tree")
     assert list(tmp_path.iterdir()) == []
