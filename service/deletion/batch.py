@@ -21,16 +21,17 @@ _CHUNK = 100
 log = structlog.get_logger(__name__)
 
 Result = dict[str, Any]
+Line = tuple[int, bytes]
 
 
-def create_batch(lines: list[bytes], principal: Principal, key: str | None) -> list[Result]:
-    """A result for each line: `{line, status, request}` or `{line, status, error}`, in order, counted from 1.
+def create_batch(lines: list[Line], principal: Principal, key: str | None) -> list[Result]:
+    """A result for each line, in order: `{line, status, request}` or `{line, status, error}`.
 
     With an Idempotency-Key each line has a key of its own, made of the key and its number.
     """
     results: dict[int, Result] = {}
     good: list[tuple[int, CreateRequest]] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in lines:
         try:
             body = parse(CreateRequest, line)
             service.check(body, principal)
@@ -79,12 +80,14 @@ def _failed(number: int, error: LetheError) -> Result:
     return {"line": number, "status": error.status, "error": error.problem()}
 
 
-def split(raw: bytes, media_type: str) -> list[bytes]:
-    """The lines of a batch body: NDJSON without its blank lines, or the elements of a JSON array.
+def split(raw: bytes, media_type: str) -> list[Line]:
+    """The requests of a batch body, each with its number, counted from 1.
 
-    Raises MalformedBody, or BodyTooLarge over the limit of lines.
+    That is the line of NDJSON (blank ones hold no request, but count, so that the number is found in the file that was
+    sent), or the place in a JSON array. Raises MalformedBody, or BodyTooLarge over the limit of requests.
     """
-    lines = list(_elements(raw)) if media_type not in NDJSON else [line for line in raw.splitlines() if line.strip()]
+    found = enumerate(raw.splitlines() if media_type in NDJSON else _elements(raw), 1)
+    lines = [(number, line) for number, line in found if line.strip()]
     limit = get_settings().api.batch_limit
     if len(lines) > limit:
         raise BodyTooLarge(f"a batch holds at most {limit} requests; send the rest in another one")

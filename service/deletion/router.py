@@ -89,7 +89,10 @@ def create_requests(
     raw: Annotated[bytes, Depends(body_of(JSON, *batch.NDJSON))],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Accept many requests: a result for each line, NDJSON for NDJSON and a JSON array for a JSON array."""
+    """Accept many requests: a result for each, NDJSON for NDJSON and a JSON array for a JSON array.
+
+    `line` is the line of the NDJSON that was sent, blank ones counted, or the place in the array, from 1.
+    """
     kind = media_type(request)
     key = parse_idempotency_key(idempotency_key)
     lines = [json.dumps(result) for result in batch.create_batch(batch.split(raw, kind), principal, key)]

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.cli import client as client_module
-from service.cli import watching
+from service.cli import importing, watching
 from service.cli.client import Client
 from service.cli.main import main
 from service.cli.requests import parse_subject
@@ -174,11 +174,39 @@ def test_a_file_is_imported_line_by_line(
     assert main(["requests", "import", str(file)]) == 1
     told = capsys.readouterr()
     assert told.out == "2 accepted, 1 refused\n"
-    assert told.err == "line 2: unknown regulation; known ones are gdpr, ccpa\n"
+    assert told.err == "line 3: unknown regulation; known ones are gdpr, ccpa\n"
     assert counts()["deletion_requests"] == 2
     items = _json(capsys, "requests", "import", str(file), code=1)["items"]
-    assert [item["status"] for item in items] == [202, 422, 202]
+    assert [(item["line"], item["status"]) for item in items] == [(2, 202), (3, 422), (4, 202)]
     assert counts()["deletion_requests"] == 2
+
+
+LINE = '{"regulation": "gdpr", "subject": {"identifiers": [{"type": "subject_id", "value": "s1"}]}}'
+NOTED = LINE[:-1] + ', "note": "one\u2028line"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "lines"),
+    [
+        ("a.jsonl", f"\n{LINE}\n\n  \n{{oops\n{NOTED}\n", [2, 5, 6]),
+        ("a.jsonl", f"{LINE}\r\n\r\n{LINE}\r\n", [1, 3]),
+        ("a.csv", 'regulation,type,value,note\n\ngdpr,subject_id,s1,"two\nlines"\ngdpr,subject_id,s2,\n', [3, 5]),
+        ("a.json", f"[\n\n{LINE},\n\n{LINE}]", [1, 2]),
+    ],
+)
+def test_lines_are_those_of_the_file(
+    connected: TestClient,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: str,
+    lines: list[int],
+) -> None:
+    monkeypatch.setattr(importing, "_LINES", 2)  # so that numbers go on from batch to batch
+    (tmp_path / name).write_bytes(content.encode())
+    items = _json(capsys, "requests", "import", str(tmp_path / name), code=int("oops" in content))["items"]
+    assert [item["line"] for item in items] == lines
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json"])
@@ -201,6 +229,7 @@ def test_long_files_are_sent_in_batches(
     [
         ("a.csv", "type,value\nemail,x\n", "no column 'regulation'"),
         ("a.csv", "regulation,type,value,colour\n", "unknown column 'colour'"),
+        ("a.csv", 'regulation,type,value\ngdpr,email,"' + "x\n" * 90_000, "not valid CSV"),
         ("a.json", "[{", "not valid JSON"),
         ("a.jsonl", "", "holds no requests"),
     ],

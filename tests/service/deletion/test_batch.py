@@ -29,7 +29,6 @@ CODES = [202, "malformed_body", "unknown_model", 202, "empty_subject", "invalid"
 
 
 def _codes(results: list[dict[str, Any]]) -> list[Any]:
-    assert [result["line"] for result in results] == list(range(1, len(results) + 1))
     return [202 if result["status"] == 202 else result["error"]["code"] for result in results]
 
 
@@ -39,6 +38,7 @@ def test_each_line_of_ndjson_has_its_own_result(api: TestClient, admin: Headers,
     assert answer.headers["content-type"].startswith("application/x-ndjson")
     results = [json.loads(line) for line in answer.text.splitlines()]
     assert _codes(results) == CODES
+    assert [result["line"] for result in results] == [1, 2, 3, 5, 6, 7, 8]
     assert results[1]["error"]["type"] == "urn:lethe:error:malformed_body"
     found = counts()
     assert found["deletion_requests"] == found["request_targets"] == found["audit_events"] == 3
@@ -48,10 +48,22 @@ def test_each_line_of_ndjson_has_its_own_result(api: TestClient, admin: Headers,
             assert api.get(path, headers=admin).json()["status"] == "accepted"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("key", [{}, {"idempotency-key": "file-1"}])
+def test_lines_are_numbered_as_in_the_file(
+    api: TestClient, admin: Headers, digits: str, end: str, key: Headers
+) -> None:
+    lines = ["", " \t", json.dumps(body()), "", "{oops", json.dumps(body(note="line\u2028two"), ensure_ascii=False), ""]
+    answer = api.post(BATCH, content=end.join(lines).encode(), headers=admin | NDJSON | key)
+    results = [json.loads(line) for line in answer.text.split("\n") if line]
+    assert [(result["line"], result["status"]) for result in results] == [(3, 202), (5, 400), (6, 202)]
+
+
 def test_a_json_array_gives_an_array(api: TestClient, admin: Headers, digits: str) -> None:
     elements = [json.loads(line) for line in LINES if line not in ("", "{oops")]
     answer = api.post(BATCH, json=elements, headers=admin)
     assert _codes(answer.json()) == [code for code in CODES if code != "malformed_body"]
+    assert [result["line"] for result in answer.json()] == list(range(1, len(elements) + 1))
     assert len(answer.text.splitlines()) == len(elements)
 
 
