@@ -20,6 +20,14 @@ METRICS: tuple[MetricSpec, ...] = (
         summary="the same attack on the original model",
     ),
     MetricSpec(
+        name="reference_auc",
+        target="workers.metrics.reference_auc:reference_auc",
+        role="diagnostic",
+        direction="0.5 is best; above: leak, below: over-forgotten",
+        needs=("held_out", "references"),
+        summary="membership AUC against what models that never saw the records say, among records equally hard",
+    ),
+    MetricSpec(
         name="tpr_at_fpr",
         target="workers.metrics.tpr_at_fpr:tpr_at_fpr",
         role="diagnostic",
