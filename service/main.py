@@ -7,7 +7,6 @@ from typing import Any
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -15,14 +14,14 @@ from starlette.exceptions import HTTPException
 
 from service import database, logs, telemetry
 from service.audit.router import router as audit_router
+from service.auth.edge import BodyLimit, problem_response, tell_errors
 from service.auth.guards import require
-from service.auth.http import PROBLEM, PROBLEM_SCHEMA, faults_of, problems
+from service.auth.http import PROBLEM, PROBLEM_SCHEMA, problems
 from service.auth.service import Remembered
 from service.deletion import gauges
 from service.deletion.router import router as deletion_router
 from service.errors import (
     BadRequest,
-    BodyTooLarge,
     Invalid,
     LetheError,
     MethodNotAllowed,
@@ -30,7 +29,7 @@ from service.errors import (
     Unavailable,
 )
 from service.jobs.router import router as jobs_router
-from service.logs import App, Message, Receive, Scope, Send
+from service.logs import Receive, Scope, Send
 from service.registry.catalogue_router import router as catalogue_router
 from service.registry.router import router as models_router
 from service.reports.router import router as reports_router
@@ -50,11 +49,10 @@ def create_app() -> FastAPI:
     # The log knows nothing of keys (it lies on the same layer), so its role is attached here.
     app.include_router(audit_router, dependencies=[Depends(require("auditor"))], responses=problems())
     _add_health(app)
-    app.add_exception_handler(LetheError, _on_error)
+    tell_errors(app)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(SQLAlchemyError, _on_database_error)
-    app.add_middleware(BodyLimit, limit=settings.api.body_limit_bytes)
+    app.add_middleware(BodyLimit, limit=settings.api.body_limit_bytes, advice="send it in parts")
     app.add_middleware(logs.RequestLog, answer_failure=_answer_failure, observe=telemetry.observe)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
@@ -72,52 +70,6 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
         database.get_engine().dispose()
 
 
-class BodyLimit:
-    """Refuses bodies over the limit, by their announced length or as they stream in."""
-
-    def __init__(self, app: App, limit: int) -> None:
-        self._app, self._limit = app, limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if announced.isdigit() and int(announced) > self._limit:
-            await problem_response(self._error())(scope, receive, send)
-            return
-        seen = 0
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._limit:
-                raise self._error()
-            return message
-
-        await self._app(scope, counted, send)
-
-    def _error(self) -> LetheError:
-        return BodyTooLarge(f"the body is over {self._limit} bytes; send it in parts")
-
-
-def problem_response(error: LetheError, headers: dict[str, str] | None = None) -> Response:
-    """An RFC 9457 response."""
-    if error.status == 401:
-        headers = {"www-authenticate": "Bearer"} | (headers or {})
-    if error.status == 503:
-        headers = {"retry-after": "2"} | (headers or {})
-    # What cannot be sent as it is (a client that is gone) has no standard status.
-    status = error.status if error.status != 499 else 409
-    return Response(json.dumps(error.problem() | {"status": status}), status, headers, media_type=PROBLEM)
-
-
-async def _on_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, LetheError)  # noqa: S101 - registered for this class alone
-    return problem_response(error)
-
-
 async def _on_http_error(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     headers = getattr(error, "headers", None)
@@ -133,12 +85,6 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     )
     body = told.problem() | {"status": status}
     return Response(json.dumps(body), status, headers, media_type=PROBLEM)
-
-
-async def _on_invalid(_request: Request, error: Exception) -> Response:
-    faults = error.errors() if isinstance(error, RequestValidationError) else []
-    # The first part of a location says where the parameter is: query, path, header.
-    return problem_response(faults_of([(fault["loc"][1:], fault["type"], fault["msg"]) for fault in faults]))
 
 
 async def _on_database_error(_request: Request, error: Exception) -> Response:
