@@ -31,6 +31,7 @@
         ├── DiskFull            507  disk_full
         ├── Cancelled           499  cancelled
         ├── Unevaluable         500  unevaluable
+        ├── MethodRefused       500  method_refused
         └── LeaseLost           500  lease_lost
 
 A class is an HTTP status and a stable code. The message says what was wrong, where, and how to mend it, in one line
@@ -175,6 +176,12 @@ class JobError(LetheError):
     """A job stage that cannot go on; stored as the job's cause of failure."""
 
     code, title = "job_failed", "The job failed"
+
+
+class MethodRefused(JobError):
+    """An exact method whose conditions do not hold: it is never run as a silent approximation."""
+
+    code, title = "method_refused", "The method cannot be exact here"
 
 
 class OutOfMemory(JobError):

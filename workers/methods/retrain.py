@@ -10,9 +10,8 @@ from pathlib import Path
 
 from service.catalogue.parameters import RetrainParams
 from service.errors import BadParameters
-from workers.modeling.loading import check_directory
 from workers.modeling.problem import Context, Outcome, Problem
-from workers.modeling.train import Provenance, train_into
+from workers.modeling.train import provenance_of, train_into
 
 
 def retrain(problem: Problem, params: RetrainParams, context: Context, out_dir: Path) -> Outcome:
@@ -20,21 +19,7 @@ def retrain(problem: Problem, params: RetrainParams, context: Context, out_dir: 
     del params
     if problem.recipe is None:
         raise BadParameters("retrain needs the recipe of the model: give --recipe or register the model with one")
-    config = check_directory(problem.base_dir, problem.task_name)
-    provenance = Provenance(
-        data_digest=problem.data_digest,
-        holdout_digest=problem.holdout_digest,
-        columns=problem.columns,
-        excluded=len(problem.forget),
-        num_labels=_labels(config) if problem.task_name != "causal-lm" else None,
-        prepared=problem.base_dir,
-    )
+    provenance = provenance_of(problem)
     record = train_into(problem.recipe, problem.retain, out_dir, context.seed, context, provenance)
     passes = int(record.cost["forward_passes"])
-    return Outcome(record.steps, passes, passes, curve=[], exact=True)
-
-
-def _labels(config: dict[str, object]) -> int:
-    """The number of classes is a property of the model line, whoever is forgotten."""
-    names = config.get("id2label")
-    return len(names) if isinstance(names, dict) else int(str(config.get("num_labels", 2)))
+    return Outcome(record.steps, passes, passes, curve=record.curve, exact=True)

@@ -14,6 +14,9 @@ from typing import Any
 
 from service.errors import BadParameters
 
+LINEAGE = "lineage"
+"""Folder of a model directory with what its training recorded. It ends before the version does, so it is no part of
+the version's identity; its own digest stands in the training record."""
 _BLOCK = 1 << 20
 
 
@@ -37,9 +40,10 @@ def sha256_file(path: Path) -> str:
 
 
 def directory_manifest(directory: Path) -> dict[str, str]:
-    """Relative POSIX path -> SHA-256 of every regular file below the directory, sorted by path."""
+    """Relative POSIX path -> SHA-256 of every regular file below the directory but its lineage, sorted by path."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): sha256_file(path) for path in files}
+    names = {path: path.relative_to(directory) for path in files}
+    return {name.as_posix(): sha256_file(path) for path, name in names.items() if name.parts[0] != LINEAGE}
 
 
 def directory_digest(directory: Path) -> str:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from service.errors import BadDataset, BadModel
 from workers.modeling.directories import canonical_json
 from workers.modeling.jsonfiles import read_object
-from workers.modeling.tasks import Batch, ClassifierOutputs, classifier_losses, label_tensor
+from workers.modeling.tasks import Batch, ClassifierOutputs, classifier_losses, label_tensor, learning_events
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 _SUPPORTED = {
@@ -147,6 +147,11 @@ class ImageClassification:
     def losses(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Cross-entropy of each record [B], nats."""
         return classifier_losses(model(pixel_values=batch["pixel_values"]).logits, batch["labels"])
+
+    def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Losses [B] and learning events [4, B]."""
+        logits = model(pixel_values=batch["pixel_values"]).logits
+        return classifier_losses(logits, batch["labels"]), learning_events(logits, batch["labels"])
 
     def objective(self, losses: Tensor, batch: Batch) -> Tensor:
         """The mean over records."""

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from service.errors import BadDataset
-from workers.modeling.tasks import Batch, ClassifierOutputs, TokenOutputs, classifier_losses, label_tensor
+from workers.modeling.tasks import (
+    Batch,
+    ClassifierOutputs,
+    TokenOutputs,
+    classifier_losses,
+    label_tensor,
+    learning_events,
+)
 
 IGNORED = -100
 
@@ -109,6 +116,11 @@ class TextClassification:
         """Cross-entropy of each record [B], nats."""
         return classifier_losses(self._logits(model, batch), batch["labels"])
 
+    def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Losses [B] and learning events [4, B]."""
+        logits = self._logits(model, batch)
+        return classifier_losses(logits, batch["labels"]), learning_events(logits, batch["labels"])
+
     def objective(self, losses: Tensor, batch: Batch) -> Tensor:
         """The mean over records."""
         del batch
@@ -177,9 +189,18 @@ class CausalLanguageModelling:
     def losses(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Mean negative log-likelihood per loss-bearing token of each record [B], nats."""
         logits, targets, rows = self._predictions(model, batch)
-        losses = nn.functional.cross_entropy(logits, targets, reduction="none")
-        sums = torch.zeros(len(batch["input_ids"]), device=losses.device).index_add(0, rows, losses)
+        return self._means(nn.functional.cross_entropy(logits, targets, reduction="none")[None], rows, batch)[0]
+
+    def _means(self, values: Tensor, rows: Tensor, batch: Batch) -> Tensor:
+        """Means over each record's tokens [K, B] of values per token [K, M]."""
+        sums = torch.zeros(len(values), len(batch["input_ids"]), device=values.device).index_add(1, rows, values)
         return sums / self._counts(batch)
+
+    def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Losses [B] and learning events [4, B], means over the loss-bearing tokens."""
+        logits, targets, rows = self._predictions(model, batch)
+        losses = self._means(nn.functional.cross_entropy(logits, targets, reduction="none")[None], rows, batch)[0]
+        return losses, self._means(learning_events(logits, targets), rows, batch)
 
     def objective(self, losses: Tensor, batch: Batch) -> Tensor:
         """The mean over loss-bearing tokens of the batch."""

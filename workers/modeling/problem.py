@@ -13,6 +13,7 @@ import torch
 
 from service.catalogue.recipes import Recipe
 from service.errors import Cancelled
+from workers.modeling.observing import History, RecorderFactory
 from workers.modeling.records import Records
 
 
@@ -21,7 +22,8 @@ class Problem:
     """One unlearning problem: a served model, the records to forget and those to keep.
 
     `selection` is None where no held-out set was given, `recipe` is None for a model trained elsewhere without one.
-    `data_digest` is the digest of the whole data set, forgotten records included.
+    `data_digest` is the digest of the whole data set, forgotten records included. `lineage` is what the training of
+    the served model recorded, None where nothing is left of it.
     """
 
     base_dir: Path
@@ -33,6 +35,7 @@ class Problem:
     data_digest: str
     holdout_digest: str | None
     columns: dict[str, str]
+    lineage: History | None = None
 
 
 @dataclass(frozen=True)
@@ -55,20 +58,22 @@ def _never() -> bool:
 
 @dataclass
 class Context:
-    """How to run: where, with which seed, whom to tell, when to stop."""
+    """How to run: where, with which seed, whom to tell, when to stop, what to record of a training (None: nothing)."""
 
     device: torch.device
     seed: int = 0
     threads: int = 1
     progress: Callable[[Progress], None] = _ignore
     cancelled: Callable[[], bool] = _never
+    recorder: RecorderFactory | None = None
 
 
 @dataclass
 class Outcome:
     """What a method did. Passes are counted in batches.
 
-    Points of `curve` hold `step`, `forget_loss`, `selection_loss`, `retain_loss` (mean losses in nats).
+    Points of `curve` hold `step` and what the method knows of `forget_loss`, `selection_loss`, `retain_loss` (mean
+    losses in nats).
     """
 
     steps: int

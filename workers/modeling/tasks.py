@@ -71,6 +71,10 @@ class Task(Protocol):
         """Loss of each record [B] in nats; for a language model the mean over its loss-bearing tokens."""
         ...
 
+    def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Losses as by `losses`, and the learning events of each record [4, B], from the same forward pass."""
+        ...
+
     def objective(self, losses: Tensor, batch: Batch) -> Tensor:
         """The training loss of a batch: the mean over records, for a language model the mean over tokens."""
         ...
@@ -83,6 +87,29 @@ class Task(Protocol):
 def classifier_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each record [B] in nats, in float32."""
     return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+
+
+@torch.no_grad()
+def learning_events(logits: Tensor, targets: Tensor) -> Tensor:
+    """What a prediction tells about how well its record is known: float32 [4, M] for logits [M, C], targets [M].
+
+    Rows: probability of the true class, largest probability, sum of p log p (NEGATIVE entropy, nats) and whether the
+    largest is the true one. Averaged over training they are proxies of memorization, all four with negative sign
+    (Zhao et al. 2024, arXiv 2410.16516).
+    """
+    logits = logits.detach().float()
+    normaliser = logits.logsumexp(dim=1)
+    largest, predicted = logits.max(dim=1)
+    own = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    mean_logit = torch.einsum("mc,mc->m", (logits - normaliser.unsqueeze(1)).exp(), logits)
+    return torch.stack(
+        [
+            (own - normaliser).exp(),
+            (largest - normaliser).exp(),
+            mean_logit - normaliser,
+            (predicted == targets).float(),
+        ]
+    )
 
 
 def label_tensor(labels: list[Any], num_labels: int) -> Tensor:

@@ -14,7 +14,7 @@ from service.catalogue.recipes import ModelSection, Recipe, TokenizerTraining
 from service.errors import BadModel, BadRecipe
 from workers.modeling.batching import Encoded
 from workers.modeling.devices import seed_everything
-from workers.modeling.directories import building, directory_digest
+from workers.modeling.directories import LINEAGE, building, directory_digest
 from workers.modeling.images import PREPROCESSOR_FILE, write_preparation
 from workers.modeling.loading import (
     AUTO_MODELS,
@@ -25,7 +25,8 @@ from workers.modeling.loading import (
     task_for,
     weight_files,
 )
-from workers.modeling.problem import Context
+from workers.modeling.observing import LineageFacts
+from workers.modeling.problem import Context, Problem
 from workers.modeling.recipe import recipe_digest
 from workers.modeling.records import Records, chunks
 from workers.modeling.tokenizers import read_tokenizer, train_tokenizer
@@ -56,6 +57,24 @@ class Provenance:
     prepared: Path | None = None
 
 
+def provenance_of(problem: Problem) -> Provenance:
+    """What the caller of an unlearning method knows, for a training without the forgotten records."""
+    labels = None
+    if problem.task_name != "causal-lm":
+        # The number of classes is a property of the model line, whoever is forgotten.
+        config = check_directory(problem.base_dir, problem.task_name)
+        names = config.get("id2label")
+        labels = len(names) if isinstance(names, dict) else int(str(config.get("num_labels", 2)))
+    return Provenance(
+        data_digest=problem.data_digest,
+        holdout_digest=problem.holdout_digest,
+        columns=problem.columns,
+        excluded=len(problem.forget),
+        num_labels=labels,
+        prepared=problem.base_dir,
+    )
+
+
 def train_by_recipe(
     recipe: Recipe, data: Records, out_dir: Path, seed: int | None, context: Context, provenance: Provenance
 ) -> TrainingRecord:
@@ -72,22 +91,56 @@ def train_into(
     recipe: Recipe, data: Records, directory: Path, seed: int, context: Context, provenance: Provenance
 ) -> TrainingRecord:
     """Train into an existing empty directory; errors as for `train_by_recipe`."""
-    quiet_transformers()
+    clock = Clock()
     seed_everything(seed, context.threads)
-    started, started_cpu = time.monotonic(), time.process_time()
-    loaded = _fresh(recipe, data, directory, provenance)
-    torch.nn.Module.to(loaded.model, context.device)
-    fitted = fit(loaded.model, Encoded(loaded.task, data), recipe.training, seed, context)
+    loaded = fresh_model(recipe, data, directory, provenance, context)
+    recorder = context.recorder(directory / LINEAGE) if context.recorder is not None else None
+    encoded = Encoded(loaded.task, data)
+    fitted = fit(loaded.model, encoded, recipe, seed, context, recorder)
+    made = Made(recipe, encoded, seed, provenance, fitted, recorder.finish() if recorder is not None else None)
+    return store(loaded, directory, made, context, clock)
+
+
+class Clock:
+    """Wall and CPU seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """(wall, CPU) seconds, rounded to milliseconds."""
+        return round(time.monotonic() - self._wall, 3), round(time.process_time() - self._cpu, 3)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A run that has ended, as its training record will tell it."""
+
+    recipe: Recipe
+    data: Encoded
+    seed: int
+    provenance: Provenance
+    fitted: Fitted
+    lineage: LineageFacts | None
+
+
+def store(loaded: LoadedModel, directory: Path, made: Made, context: Context, clock: Clock) -> TrainingRecord:
+    """Write weights and training record of a trained model. Raises JobError for weights that are not finite."""
     save_model(loaded, directory)
-    record = _record(recipe, data, directory, seed, context, provenance, fitted)
-    record.seconds = round(time.monotonic() - started, 3)
-    record.cost["cpu_seconds"] = round(time.process_time() - started_cpu, 3)
+    record = _record(directory, made, context)
+    record.seconds, record.cost["cpu_seconds"] = clock.read()
     write_record(directory, record)
     return record
 
 
-def _fresh(recipe: Recipe, data: Records, directory: Path, provenance: Provenance) -> LoadedModel:
-    """The untrained model, with its tokenizer or preprocessor file already in `directory`."""
+def fresh_model(
+    recipe: Recipe, data: Records, directory: Path, provenance: Provenance, context: Context
+) -> LoadedModel:
+    """The untrained model on the run's device, with its tokenizer or preprocessor file already in `directory`.
+
+    Seed first: initial weights come from the global random source.
+    """
+    quiet_transformers()
     section = recipe.model
     extra: dict[str, Any] = {}
     if section.task == "image-classification":
@@ -99,6 +152,7 @@ def _fresh(recipe: Recipe, data: Records, directory: Path, provenance: Provenanc
     model = _from_base(recipe, extra) if section.base is not None else _from_config(section, extra)
     task = task_for(model.config, section.task, directory, recipe.training.max_length)
     _check_positions(recipe, model)
+    torch.nn.Module.to(model, context.device)
     return LoadedModel(model, task, directory)
 
 
@@ -193,29 +247,23 @@ def _check_positions(recipe: Recipe, model: PreTrainedModel) -> None:
         )
 
 
-def _record(
-    recipe: Recipe,
-    data: Records,
-    directory: Path,
-    seed: int,
-    context: Context,
-    provenance: Provenance,
-    fitted: Fitted,
-) -> TrainingRecord:
+def _record(directory: Path, made: Made, context: Context) -> TrainingRecord:
+    recipe, records, fitted = made.recipe, made.data.records, made.fitted
     seen = np.flatnonzero(fitted.exposures)
-    digest = write_exposures(directory, np.asarray(data.ids)[seen], fitted.exposures[seen])
-    passes = float(fitted.steps)
+    digest = write_exposures(directory, np.asarray(records.ids)[seen], fitted.exposures[seen])
+    passes = float(fitted.passes)
+    lengths = made.data.lengths
     return TrainingRecord(
         task=recipe.model.task,
         recipe=recipe,
         recipe_digest=recipe_digest(recipe),
-        data_digest=provenance.data_digest,
-        holdout_digest=provenance.holdout_digest,
-        columns=provenance.columns or {},
+        data_digest=made.provenance.data_digest,
+        holdout_digest=made.provenance.holdout_digest,
+        columns=made.provenance.columns or {},
         records=len(seen),
-        subjects=len(np.unique(np.asarray(data.subjects)[seen])),
-        excluded=provenance.excluded,
-        seed=seed,
+        subjects=len(np.unique(np.asarray(records.subjects)[seen])),
+        excluded=made.provenance.excluded,
+        seed=made.seed,
         device=str(context.device),
         threads=context.threads,
         precision=recipe.training.precision,
@@ -226,4 +274,7 @@ def _record(
         seconds=0.0,
         cost={"samples": float(fitted.samples), "forward_passes": passes, "backward_passes": passes},
         exposures_digest=digest,
+        tokens=sum(lengths) if lengths is not None else None,
+        curve=fitted.curve,
+        lineage=made.lineage,
     )

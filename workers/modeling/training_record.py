@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.catalogue.recipes import Recipe
 from service.errors import BadModel
 from workers.modeling.directories import sha256_file, sha256_json, write_atomic
+from workers.modeling.observing import LineageFacts
 
 RECORD_FILE = "training_record.json"
 EXPOSURES_FILE = "training_records.parquet"
@@ -41,7 +42,8 @@ class TrainingRecord(BaseModel):
     """Provenance of one model directory. `records` and `subjects` count what was trained on, `excluded` what was not.
 
     `parent` is the digest of the version it was derived from, null for a model trained from data. `cost` holds
-    steps, samples, forward_passes, backward_passes and cpu_seconds of the run.
+    steps, samples, forward_passes, backward_passes and cpu_seconds of the run, `curve` its training loss (nats) by
+    step, `tokens` how many the records hold (null for images, and where they were not counted).
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -68,6 +70,9 @@ class TrainingRecord(BaseModel):
     cost: dict[str, float]
     exposures_file: str = EXPOSURES_FILE
     exposures_digest: str
+    tokens: int | None = None
+    curve: list[dict[str, float]] = Field(default_factory=list)
+    lineage: LineageFacts | None = None
     parent: str | None = None
     unlearning: Unlearning | None = None
 

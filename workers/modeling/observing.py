@@ -1,0 +1,132 @@
+"""What a training run tells whoever records it, and what a recorder leaves: the seam between training and lineage."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from service.catalogue.recipes import Recipe
+from workers.modeling.records import Records
+
+if TYPE_CHECKING:
+    from workers.modeling.problem import Context
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward and backward pass of a run.
+
+    `step` counts optimiser steps from 0, `micro` the passes within one; `rows` are positions in the run's records;
+    `seed` feeds everything random in the pass (dropout, augmentation); `rate` is the learning rate of the step,
+    `weight` the share of its gradient; `boundary` marks the last pass of the step.
+    """
+
+    step: int
+    epoch: int
+    micro: int
+    rows: list[int]
+    seed: int
+    rate: float
+    weight: float
+    boundary: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is about to begin: its records in the order that `MicroBatch.rows` refers to, sizes and settings."""
+
+    recipe: Recipe
+    records: Records
+    seed: int
+    steps: int
+    steps_per_epoch: int
+    device: str
+    threads: int
+    model: nn.Module
+    optimizer: Optimizer
+
+
+class LineageFacts(BaseModel):
+    """What a training record says of the lineage beside it. `digest` is that of lineage.json, sizes are bytes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    digest: str
+    checkpoints: int
+    bytes: int
+    canaries: int = 0
+    canary_commitment: str | None = None
+    reserved_subjects: int = 0
+
+
+class Recorder(Protocol):
+    """Keeps the lineage of one run."""
+
+    def begin(self, run: Run) -> None:
+        """Called once, with the untrained model."""
+        ...
+
+    def inherit(self, begin: int) -> None:
+        """The run repeats an earlier one from step `begin` on; what came before is taken over from its lineage."""
+        ...
+
+    def seen(self, batch: MicroBatch, events: Tensor | None) -> None:
+        """After each pass; `events` float32 [4, B] as in `tasks.learning_events`, None if it was empty."""
+        ...
+
+    def stepped(self, done: int) -> None:
+        """After each optimiser step; `done` steps are behind us."""
+        ...
+
+    def finish(self) -> LineageFacts:
+        """Write what is left to write. Raises DiskFull and OSError."""
+        ...
+
+    def abandon(self) -> None:
+        """The run has failed: stop what runs beside it."""
+        ...
+
+
+RecorderFactory = Callable[[Path], Recorder]
+"""Makes the recorder that writes into this directory, which does not exist yet."""
+
+
+class Checkpoint(Protocol):
+    """A state of an earlier run. `step` optimiser steps were done."""
+
+    @property
+    def step(self) -> int: ...
+
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Put weights, buffers and optimiser state back; MethodRefused when the files are not those recorded."""
+        ...
+
+
+class History(Protocol):
+    """The lineage of the served model, as a method that repeats its training may use it."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    def check(self, recipe: Recipe, data: Records, context: "Context") -> None:
+        """MethodRefused with the reason where the run cannot be repeated on this data, recipe or device."""
+        ...
+
+    def first_exposure(self, ids: Iterable[str]) -> int:
+        """The first step in which one of these records was in a batch; `steps` when none was."""
+        ...
+
+    def newest(self, step: int) -> Checkpoint | None:
+        """The newest checkpoint with at most `step` steps behind it; None: begin with the initial weights."""
+        ...
+
+    def batches(self, data: Records, begin: int) -> Iterator[MicroBatch]:
+        """The logged passes from step `begin` on, with rows as positions in `data`; records not in it are left out."""
+        ...
