@@ -39,11 +39,11 @@ class Split:
     @property
     def count(self) -> int:
         """Number of members K."""
-        return 2 * self.out.shape[1]
+        return 2 * int(self.out.shape[1])
 
     def trained_by(self, number: int) -> NDArray[np.bool_]:
         """Which training records [N] are in this member's half."""
-        return self.trainable & (self.out[:, number // 2] != number % 2)
+        return np.asarray(self.trainable & (self.out[:, number // 2] != number % 2))
 
     def out_of(self, number: int) -> NDArray[np.bool_]:
         """Which training records [N] this member is an OUT reference of."""
