@@ -34,13 +34,13 @@ def tick() -> None:
     for job_id, stage in service.take_messages():
         queue.send(queue.TASK_ADVANCE, job_id, stage, queue=queue_of(stage))
     with transaction() as session:
-        messages = [(message.id, message.topic) for message in outbox.take_due(session)]
-        for message_id, topic in messages:
-            if topic == outbox.REQUEST_ACCEPTED:
-                outbox.remove(session, message_id)  # it woke this round; the request's own row says the rest
-    for message_id, topic in messages:
-        if topic == outbox.WEBHOOK:
-            queue.send(queue.TASK_DELIVER, message_id)
+        messages = outbox.take_due(session)
+        webhooks = [(message.id, str(message.attempts)) for message in messages if message.topic == outbox.WEBHOOK]
+        for message in messages:
+            if message.topic == outbox.REQUEST_ACCEPTED:
+                outbox.remove(session, message.id)  # it woke this round; the request's own row says the rest
+    for message_id, tried in webhooks:
+        queue.send(queue.TASK_DELIVER, message_id, tried)
 
 
 def sweep() -> None:

@@ -9,7 +9,7 @@ from service.database import Base, UtcDateTime
 
 
 class OutboxMessage(Base):
-    """`topic` says who consumes it, `ref` is a row id; nothing else travels. Sent rows are deleted."""
+    """`topic` says who consumes it, `ref` is a row id, `attempts` counts tried deliveries. Done rows are deleted."""
 
     __tablename__ = "outbox"
     __table_args__ = (Index("ix_outbox_not_before", "not_before"),)

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import and_, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from service.database import Insert, clock, insert_all, new_id
 from service.notify.models import OutboxMessage
+from service.settings import get_settings
 
 REQUEST_ACCEPTED = "request.accepted"
 WEBHOOK = "webhook"
 _BACKOFF_CAP = timedelta(hours=6)
+_RESEND = timedelta(seconds=10)
 _INSERT = Insert(OutboxMessage.__table__, "id", "topic", "ref", "created_at", "not_before", "attempts")
 
 
@@ -43,14 +45,35 @@ def written(topic: str, refs: Sequence[str], now: datetime) -> tuple[Insert, lis
 
 
 def take_due(session: Session, limit: int = 200) -> list[OutboxMessage]:
-    """Due messages, each pushed into the future first, so that a crash between here and sending only delays it."""
+    """Due messages, each pushed into the future first, so that a crash between here and sending only delays it.
+
+    Being sent is not being tried: whoever delivers counts that (`begin_try`).
+    """
     now = clock(session)
     query = select(OutboxMessage).where(OutboxMessage.not_before <= now).order_by(OutboxMessage.id).limit(limit)
     messages = list(session.scalars(query.with_for_update(skip_locked=True)))
     for message in messages:
-        message.attempts += 1
-        message.not_before = now + min(_BACKOFF_CAP, timedelta(seconds=5 * 2**message.attempts))
+        # In step with its age, so that workers who are busy for hours do not find hundreds of copies.
+        wait = max(_RESEND, (now - message.created_at) / 2)
+        message.not_before = now + min(_BACKOFF_CAP, wait)
     return messages
+
+
+def begin_try(session: Session, message_id: str, tried: int) -> int | None:
+    """Count a delivery before it is made; answers its number, from 1.
+
+    `tried` is the count that the sender saw: of several copies of a message one is delivered, and None says that this
+    is another.
+    """
+    mine = and_(OutboxMessage.id == message_id, OutboxMessage.attempts == tried)
+    # Longer than a try may last, so that the next one does not begin beside it.
+    until = clock(session) + timedelta(seconds=get_settings().webhooks.timeout_seconds) + _backoff(tried + 1)
+    statement = update(OutboxMessage).where(mine).values(attempts=tried + 1, not_before=until)
+    return session.scalar(statement.returning(OutboxMessage.attempts))
+
+
+def _backoff(tries: int) -> timedelta:
+    return min(_BACKOFF_CAP, timedelta(seconds=5 * 2**tries))
 
 
 def find(session: Session, message_id: str) -> OutboxMessage | None:
@@ -63,6 +86,7 @@ def remove(session: Session, message_id: str) -> None:
     session.execute(delete(OutboxMessage).where(OutboxMessage.id == message_id))
 
 
-def note_error(session: Session, message_id: str, error: str) -> None:
-    """Keep why the last delivery failed; the back-off was set when it was taken."""
-    session.execute(update(OutboxMessage).where(OutboxMessage.id == message_id).values(last_error=error[:500]))
+def note_error(session: Session, message_id: str, tries: int, error: str) -> None:
+    """Keep why this try failed; the next one comes after the back-off."""
+    values = {"last_error": error[:500], "not_before": clock(session) + _backoff(tries)}
+    session.execute(update(OutboxMessage).where(OutboxMessage.id == message_id).values(**values))

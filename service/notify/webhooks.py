@@ -1,7 +1,8 @@
 """Outgoing callbacks in the Standard Webhooks form (webhook-id, webhook-timestamp, webhook-signature v1).
 
-The body names the request by id and status, never a person. A callback address is resolved first and refused when it
-points into a private network, so that a request cannot make the service knock on its own doors (SSRF).
+The body names the request by id and status, never a person. A callback's host is resolved once; its addresses are
+refused when one points into a private network, and are what is connected to, so that neither a request nor a name that
+answers differently the second time can make the service knock on its own doors (SSRF, DNS rebinding).
 """
 
 import base64
@@ -9,12 +10,14 @@ import ipaddress
 import json
 import socket
 from datetime import datetime
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from service.errors import Invalid, Unavailable
 from service.settings import get_settings
 from service.subjects import vault
+
+if TYPE_CHECKING:
+    import httpx
 
 
 def signing_secret() -> str:
@@ -28,38 +31,68 @@ def body_of(request_id: str, status: str, external_id: str | None, now: datetime
     return json.dumps({"type": f"deletion_request.{status}", "timestamp": now.isoformat(), "data": data}).encode()
 
 
-def check_address(url: str) -> None:
-    """Raises Invalid when the URL is not HTTP(S) or its host resolves to an address that is not public."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+def addresses_of(url: "httpx.URL") -> list[str]:
+    """The IP addresses of the URL's host, resolved now and once: whoever connects takes these and no others.
+
+    Raises Invalid when the URL is not HTTP(S) or one of the addresses is not public, Unavailable when there is none.
+    """
+    host = url.raw_host.decode("ascii")
+    if url.scheme not in ("http", "https") or not host:
         raise Invalid("callback_url must be an absolute http or https URL")
-    if get_settings().webhooks.allow_private:
-        return
     try:
-        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
-    except OSError as error:
+        found = socket.getaddrinfo(host, url.port or 443, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # the latter for a label that DNS could not carry
         raise Unavailable("the host of callback_url does not resolve") from error
-    if any(not ipaddress.ip_address(entry[4][0]).is_global for entry in found):
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    private = any(not ipaddress.ip_address(address).is_global for address in addresses)
+    if private and not get_settings().webhooks.allow_private:
         raise Invalid("callback_url points into a private network")
+    return addresses
 
 
 def post(url: str, message_id: str, body: bytes, now: datetime) -> None:
-    """Send once. Raises Unavailable on anything but 2xx."""
+    """Send once. Raises Invalid for an address that is refused, and Unavailable on anything but 2xx."""
     import httpx
     from standardwebhooks.webhooks import Webhook
 
-    check_address(url)
+    try:
+        target = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise Invalid("callback_url must be an absolute http or https URL") from None
+    addresses = addresses_of(target)
     signature = Webhook(signing_secret()).sign(message_id, now, body.decode())
-    headers: dict[str, Any] = {
+    headers = {
         "content-type": "application/json",
         "webhook-id": message_id,
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": signature,
     }
     try:
-        timeout = get_settings().webhooks.timeout_seconds
-        answer = httpx.post(url, content=body, headers=headers, timeout=timeout, follow_redirects=False)
+        status = _send(target, addresses, headers, body)
     except httpx.HTTPError as error:
         raise Unavailable(f"the callback could not be delivered: {type(error).__name__}") from error
-    if not answer.is_success:
-        raise Unavailable(f"the callback answered {answer.status_code}")
+    if not 200 <= status < 300:
+        raise Unavailable(f"the callback answered {status}")
+
+
+def _send(target: "httpx.URL", addresses: list[str], headers: dict[str, str], body: bytes) -> int:
+    """Connect to the first address that answers; answers the status. Raises httpx.HTTPError.
+
+    Name and certificate stay those of the host. A transport of its own, since a proxy from the environment would
+    resolve the name again.
+    """
+    import httpx
+
+    named = headers | {"host": target.netloc.decode("ascii")}
+    extensions = {"sni_hostname": target.raw_host.decode("ascii")}
+    with httpx.Client(transport=httpx.HTTPTransport(), timeout=get_settings().webhooks.timeout_seconds) as client:
+        for number, address in enumerate(addresses, 1):
+            place = target.copy_with(host=address)
+            try:
+                # Streamed: the answer is its status, and a receiver could send a body without end.
+                with client.stream("POST", place, content=body, headers=named, extensions=extensions) as answer:
+                    return answer.status_code
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                if number == len(addresses):
+                    raise
+    raise AssertionError("a host that resolves has an address")

@@ -14,23 +14,32 @@ log = structlog.get_logger(__name__)
 
 
 @shared_task(name=queue.TASK_DELIVER)
-def deliver(message_id: str) -> None:
-    """Post the request's present status to its callback; keep the row for another try unless that was the last."""
+def deliver(message_id: str, tried: str) -> None:
+    """Post the request's present status to its callback; keep the row for another try unless that was the last.
+
+    `tried` is how many tries the message had when it was sent here; another copy of it is dropped.
+    """
     with reading() as session:
         message = outbox.find(session, message_id)
         request = session.get(DeletionRequest, message.ref) if message else None
-        now = clock(session)
-    if message is None or request is None or not request.callback_url:
+    most = get_settings().webhooks.max_attempts
+    # A last try whose worker died has left the row.
+    if message is None or request is None or not request.callback_url or message.attempts >= most:
         _remove(message_id)
+        return
+    with transaction() as session:
+        now = clock(session)
+        attempt = outbox.begin_try(session, message_id, int(tried))
+    if attempt is None:
         return
     body = webhooks.body_of(request.id, request.status, request.external_id, now)
     try:
         webhooks.post(request.callback_url, message_id, body, now)
     except LetheError as error:
-        log.warning("webhook.failed", request=request.id, attempt=message.attempts, reason=error.detail)
-        if message.attempts < get_settings().webhooks.max_attempts:
+        log.warning("webhook.failed", request=request.id, attempt=attempt, reason=error.detail)
+        if attempt < most:
             with transaction() as session:
-                outbox.note_error(session, message_id, error.detail)
+                outbox.note_error(session, message_id, attempt, error.detail)
             return
     _remove(message_id)
 
