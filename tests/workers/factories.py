@@ -1,7 +1,6 @@
 """Small real data for the engine's tests: scikit-learn's digits as PNG bytes, and conversations with secrets."""
 
 import io
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from service.catalogue.recipes import Recipe
-from service.errors import BadDataset
 from workers.modeling.problem import Context
+from workers.modeling.records import MemoryRecords
 
 RESNET = {
     "model_type": "resnet",
@@ -21,34 +20,6 @@ RESNET = {
     "depths": [2, 2, 2],
     "layer_type": "basic",
 }
-
-
-class MemoryRecords:
-    """Records held in lists."""
-
-    def __init__(self, task: str, ids: Sequence[str], subjects: Sequence[str], columns: dict[str, list[Any]]) -> None:
-        self.task = task
-        self.ids = np.asarray(ids, dtype=str)
-        self.subjects = np.asarray(subjects, dtype=str)
-        self.columns = columns
-        self.roles = tuple(columns)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def take(self, indices: Sequence[int]) -> dict[str, list[Any]]:
-        return {role: [values[at] for at in indices] for role, values in self.columns.items()}
-
-    def subset(self, indices: Sequence[int]) -> "MemoryRecords":
-        rows = list(indices)
-        return MemoryRecords(self.task, self.ids[rows], self.subjects[rows], self.take(rows))
-
-    def rows_of(self, ids: Iterable[str]) -> np.ndarray:
-        where = {name: at for at, name in enumerate(self.ids.tolist())}
-        try:
-            return np.asarray([where[name] for name in ids], dtype=np.int64)
-        except KeyError as error:
-            raise BadDataset(f"unknown record id {error.args[0]}") from error
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -1,4 +1,4 @@
-"""The keyed split of held-out subjects, and directories that appear whole or not at all."""
+"""Records in memory and end to end, the split of held-out subjects, directories that appear whole or not at all."""
 
 import hashlib
 from pathlib import Path
@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import BadParameters
-from tests.workers.factories import MemoryRecords
+from service.errors import BadDataset, BadParameters
 from workers.modeling.directories import building, directory_digest, directory_manifest
-from workers.modeling.records import chunks, held_out_key, split_held_out
+from workers.modeling.records import MemoryRecords, chunks, held_out_key, joined, split_held_out
 
 
 def people(count: int, rows: int) -> MemoryRecords:
@@ -66,3 +65,58 @@ def test_a_digest_depends_on_names_and_content(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
     assert np.all([len(digest) == 64 for digest in digests])
+
+
+class Counting(MemoryRecords):
+    """Notes which values are asked for."""
+
+    asked: list[int]
+
+    def take(self, indices):  # type: ignore[no-untyped-def]
+        self.asked = list(indices)
+        return super().take(indices)
+
+
+def texts(names: list[str], task: str = "causal-lm", role: str = "text") -> Counting:
+    return Counting(task, names, [f"s-{name}" for name in names], {role: [f"text of {name}" for name in names]})
+
+
+def test_joined_records_come_in_the_order_asked_for_from_either_part() -> None:
+    both = joined(texts(["a", "b", "c"]), texts(["long-name", "y"]))
+    assert len(both) == 5
+    assert both.ids.tolist() == ["a", "b", "c", "long-name", "y"]
+    assert both.subjects.tolist() == ["s-a", "s-b", "s-c", "s-long-name", "s-y"]
+    assert both.take([4, 0, 3, 0])["text"] == ["text of y", "text of a", "text of long-name", "text of a"]
+    part = both.subset([3, 1, 4]).subset([2, 0])
+    assert part.ids.tolist() == ["y", "long-name"]
+    assert part.take([0, 1])["text"] == ["text of y", "text of long-name"]
+    assert part.rows_of(["long-name"]).tolist() == [1]
+    assert both.subset([]).take([]) == {"text": []}
+
+
+def test_joining_reads_nothing_and_later_only_what_is_asked_for() -> None:
+    first, second = texts(["a", "b", "c"]), texts(["x"])
+    both = joined(first, second)
+    assert not hasattr(first, "asked")
+    both.take([3, 1])
+    assert (first.asked, second.asked) == ([1], [0])
+
+
+def test_joined_records_can_be_joined_again_and_nothing_adds_nothing() -> None:
+    first = texts(["a"])
+    assert joined(first, texts([])) is first
+    three = joined(joined(first, texts(["b"])), texts(["c"]))
+    assert three.take([2, 1, 0])["text"] == ["text of c", "text of b", "text of a"]
+
+
+@pytest.mark.parametrize(("task", "role"), [("text-classification", "text"), ("causal-lm", "prompt")])
+def test_records_of_different_kinds_are_not_joined(task: str, role: str) -> None:
+    with pytest.raises(BadDataset, match="different kinds"):
+        joined(texts(["a"]), texts(["b"], task, role))
+
+
+@pytest.mark.parametrize("records", [texts(["a", "b"]), joined(texts(["a"]), texts(["b"]))])
+def test_unknown_records_are_counted_and_not_named(records: MemoryRecords) -> None:
+    with pytest.raises(BadDataset, match="1 of 2 record ids") as caught:
+        records.rows_of(["b", "jane@example.org"])
+    assert "jane" not in str(caught.value)
