@@ -25,6 +25,7 @@ class _Lethe(LazyGroup):
         "train": Lazy("entry:train", "Train a model by a recipe."),
         "unlearn": Lazy("entry:unlearn", "Make a model directory forget records, without the service."),
         "evaluate": Lazy("entry:evaluate", "Judge a candidate model directory."),
+        "references": Lazy("entry:references", "Build a pool of reference models, without the service."),
         "methods": Lazy("service.cli.catalogue:methods", "List the unlearning methods."),
         "metrics": Lazy("service.cli.catalogue:metrics", "List the measurements."),
         "report": Lazy("service.cli.report:command", "Verify a report bundle offline."),

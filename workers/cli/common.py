@@ -17,7 +17,7 @@ Data = Annotated[Path, typer.Option(help="Training data: Parquet, JSONL, CSV or 
 Holdout = Annotated[Path | None, typer.Option(help="Records of people who were never trained on.")]
 Columns = Annotated[str, typer.Option(help="role=COLUMN,... where the names differ.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1; default from LETHE_DEVICE.")]
-Seed = Annotated[int | None, typer.Option(help="Default: the recipe's, else 0.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Default: the recipe's, else 0.")]
 TaskName = Annotated[str, typer.Option("--task", help="image-classification, text-classification or causal-lm.")]
 
 
