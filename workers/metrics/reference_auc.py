@@ -7,8 +7,9 @@ record, so it is shrunk to the pooled one and judged by Student's t (normal-inve
 References saw half of the data and are less sure than the served model, most of all in the tail where mislabelled
 records lie: an affine correction there calls a true retrain over-forgotten. So the served model's score is explained
 by a monotone function of the reference mean fitted on held-out records, and what is left of a forgotten record is
-compared with the held-out records nearest in reference mean. 0.5: like never-seen records equally hard. Above: a leak.
-Below: a leak as well (over-forgotten). Forgotten and held-out records must have equally many OUT references.
+compared with the held-out records of its stratum (the label) that are nearest in reference mean: a model retrained
+without a class knows neither its forgotten nor its held-out records. 0.5: like never-seen records equally hard. Above:
+a leak. Below: a leak as well (over-forgotten). Forgotten and held-out records must have equally many OUT references.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ PRIOR_WEIGHT = 4.0
 """Degrees of freedom that the pooled variance counts for beside a record's own."""
 
 NEIGHBOURS = 25
+FEWEST = 10
+"""A stratum with fewer held-out records than this is compared with all of them."""
+
 _LARGEST_Z = 37.0  # beyond it the normal tail is no longer a double
 
 
@@ -29,7 +33,8 @@ _LARGEST_Z = 37.0  # beyond it the normal tail is no longer a double
 class Judged:
     """Records [n] as one model scores them (larger = more like a member), beside what their OUT references say.
 
-    `mean` and `variance` (with n - 1) of the scores of `count` references each; `subjects` clusters the records.
+    `mean` and `variance` (with n - 1) of the scores of `count` references each; `subjects` clusters the records;
+    `strata` (labels of a classifier's records) says which are compared with each other, None: all.
     """
 
     scores: Array
@@ -37,6 +42,7 @@ class Judged:
     variance: Array
     count: Array
     subjects: Clusters
+    strata: Clusters | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -47,8 +53,8 @@ class ReferenceAuc:
     """The AUC, its clustered error, and what it rests on.
 
     `references`: OUT references per record. `outside`: share of forgotten records harder or easier by reference mean
-    than every held-out record; what is said of these is an extrapolation. `ranks` [n]: share of its comparison records
-    that each forgotten record lies above.
+    than every held-out record they could be compared with; what is said of these is an extrapolation. `ranks` [n]:
+    share of its comparison records that each forgotten record lies above.
     """
 
     auc: Auc
@@ -121,15 +127,46 @@ def reference_auc(forget: Judged, held_out: Judged, neighbours: int = NEIGHBOURS
     # From held-out records alone: what the references say of the forgotten ones must not set the scale.
     pooled = pooled_variance(held_out.variance, held_out.count)
     left, others = (_unexplained(part, held_out, pooled) for part in (forget, held_out))
-    matched = nearest(held_out.mean, forget.mean, neighbours)
-    wins = np.asarray((left[:, None] > others[matched]) + 0.5 * (left[:, None] == others[matched]), dtype=np.float64)
-    beyond = (forget.mean < held_out.mean.min()) | (forget.mean > held_out.mean.max())
+    matched = _matched(forget, held_out, neighbours)
+    against = others[matched.rows]
+    wins = np.asarray((left[:, None] > against) + 0.5 * (left[:, None] == against), dtype=np.float64)
     return ReferenceAuc(
         _matched_auc(wins, matched, forget.subjects, held_out.subjects),
         references=int(counts[0]),
-        outside=float(beyond.mean()),
-        ranks=np.asarray(wins.mean(axis=1), dtype=np.float64),
+        outside=float(matched.beyond.mean()),
+        ranks=np.asarray((wins * matched.weights).sum(axis=1), dtype=np.float64),
     )
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """Held-out `rows` [n, k] that each forgotten record is compared with, their `weights` (summing to 1 for each), and
+    whether its reference mean lies `beyond` those of all it could be compared with."""
+
+    rows: NDArray[np.int64]
+    weights: Array
+    beyond: NDArray[np.bool_]
+
+
+def _matched(forget: Judged, held_out: Judged, neighbours: int) -> _Matched:
+    rows = np.zeros((len(forget), neighbours), dtype=np.int64)
+    weights, beyond = np.zeros(rows.shape), np.zeros(len(forget), dtype=bool)
+    strata, others = _strata(forget, held_out)
+    for stratum in np.unique(strata):
+        ours, theirs = np.flatnonzero(strata == stratum), np.flatnonzero(others == stratum)
+        theirs = theirs if len(theirs) >= min(FEWEST, neighbours) else np.arange(len(held_out))
+        size = min(neighbours, len(theirs))
+        at, reference = forget.mean[ours], held_out.mean[theirs]
+        rows[ours, :size] = theirs[nearest(reference, at, size)]
+        weights[ours, :size] = 1 / size
+        beyond[ours] = (at < reference.min()) | (at > reference.max())
+    return _Matched(rows, weights, beyond)
+
+
+def _strata(forget: Judged, held_out: Judged) -> tuple[Clusters, Clusters]:
+    if forget.strata is None or held_out.strata is None:
+        return np.zeros(len(forget), dtype=np.int64), np.zeros(len(held_out), dtype=np.int64)
+    return forget.strata, held_out.strata
 
 
 def _unexplained(part: Judged, held_out: Judged, pooled: float) -> Array:
@@ -137,14 +174,16 @@ def _unexplained(part: Judged, held_out: Judged, pooled: float) -> Array:
     return calibrated_scores(part.scores, expected, part.variance, part.count, pooled)[1]
 
 
-def _matched_auc(wins: Array, matched: NDArray[np.int64], subjects: Clusters, other_subjects: Clusters) -> Auc:
-    """Mean of comparisons [n, neighbours], with the variance of both sides as in DeLong et al. (1988), by subject.
+def _matched_auc(wins: Array, matched: _Matched, subjects: Clusters, other_subjects: Clusters) -> Auc:
+    """Weighted mean of comparisons [n, k], with the variance of both sides as in DeLong et al. (1988), by subject.
 
     A held-out record is in many neighbourhoods, so its influence is summed over all comparisons it takes part in.
     """
-    auc = float(wins.mean())
-    own = influenced(auc, (wins.mean(axis=1) - auc) / len(wins), subjects)
-    influence = np.bincount(matched.ravel(), weights=(wins - auc).ravel(), minlength=len(other_subjects)) / wins.size
-    used = np.unique(matched)
+    ranks = (wins * matched.weights).sum(axis=1)
+    auc = float(ranks.mean())
+    own = influenced(auc, (ranks - auc) / len(ranks), subjects)
+    share = (matched.weights * (wins - auc)).ravel() / len(ranks)
+    influence = np.asarray(np.bincount(matched.rows.ravel(), share, len(other_subjects)), dtype=np.float64)
+    used = np.unique(matched.rows[matched.weights > 0])
     other = influenced(auc, influence[used], other_subjects[used])
     return Auc(auc, float(np.hypot(own.se, other.se)), len(wins), len(used), (own.clusters, other.clusters))

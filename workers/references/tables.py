@@ -133,11 +133,16 @@ class SideTable:
         """A column as float64 [rows of the table]."""
         return _numbers(self.table[name])
 
-    def judged(self, part: str, ids: Clusters, scores: Array, subjects: Clusters) -> Judged:
-        """A model's scores of records [n] beside what their OUT references say, for `reference_auc`."""
+    def judged(
+        self, part: str, ids: Clusters, scores: Array, subjects: Clusters, strata: Clusters | None = None
+    ) -> Judged:
+        """A model's scores of records [n] beside what their OUT references say, for `reference_auc`.
+
+        `strata`: the labels of a classifier's records; None for texts.
+        """
         rows = self.rows(part, ids)
         mean, variance, count = (self.column(f"out_{name}")[rows] for name in ("mean", "var", "count"))
-        return Judged(np.asarray(scores, dtype=np.float64), mean, variance, count, np.asarray(subjects))
+        return Judged(np.asarray(scores, dtype=np.float64), mean, variance, count, np.asarray(subjects), strata)
 
     def memorization(self, ids: Clusters) -> Array:
         """Accuracy of the members that saw each training record [n] less that of those that did not.

@@ -1,6 +1,6 @@
 """Calibrated membership AUC: closed forms, shrinkage, and a true retrain that an affine correction would fail."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -192,6 +192,40 @@ def test_intervals_cover_a_half_when_records_of_a_subject_are_alike(hard: float,
     intervals = [measured(world, hard, size=size).auc.interval(0.95) for world in worlds]
     covered = np.mean([low <= 0.5 <= high for low, high in intervals])
     assert 0.90 <= covered <= 0.99
+
+
+def one_class_forgotten(seed: int, held_out: int = 600) -> tuple[Judged, Judged]:
+    """A model retrained without class 3 knows none of its records, forgotten or held out; references knew the class."""
+    forget, others = World(seed).part("forget", 60, 0.15), World(seed).part("held out", held_out, 0.15)
+    labels = np.arange(held_out) % 10
+    draw = np.random.default_rng(seed)
+    third = labels == 3
+    unknown = (draw.normal(-8, 1, len(forget)), draw.normal(-8, 1, int(third.sum())))
+    served = others.scores.copy()
+    served[third] = unknown[1]
+    left = replace(forget, scores=unknown[0], strata=np.full(len(forget), 3))
+    return left, replace(others, scores=served, strata=labels)
+
+
+def test_a_retrain_without_a_whole_class_is_compared_within_the_class() -> None:
+    found, alike = [], []
+    for seed in range(30):
+        forget, held_out = one_class_forgotten(seed)
+        for answers, strata in ((found, held_out.strata), (alike, None)):
+            answer = reference_auc(forget, replace(held_out, strata=strata))
+            assert isinstance(answer, ReferenceAuc)
+            answers.append(answer.auc)
+    assert np.mean([auc.auc for auc in found]) == pytest.approx(0.5, abs=0.03)
+    assert np.mean([auc.interval(0.95)[0] <= 0.5 <= auc.interval(0.95)[1] for auc in found]) > 0.8
+    assert all(auc.m <= 60 for auc in found)
+    assert np.mean([auc.auc for auc in alike]) < 0.15
+
+
+def test_a_class_with_too_few_held_out_records_is_compared_with_all() -> None:
+    forget, held_out = one_class_forgotten(0, held_out=90)  # nine of each class
+    found = reference_auc(forget, held_out)
+    assert isinstance(found, ReferenceAuc)
+    assert found.auc.m > 9
 
 
 def test_what_it_rests_on_is_told() -> None:
