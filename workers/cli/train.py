@@ -25,8 +25,9 @@ def train(
     """Train a model and write a Hugging Face directory plus its training record."""
     from service.datasets.columns import parse_pairs
     from workers.modeling.directories import directory_digest
+    from workers.modeling.fresh import Provenance
     from workers.modeling.recipe import load_recipe
-    from workers.modeling.train import Provenance, train_by_recipe
+    from workers.modeling.train import train_by_recipe
 
     chosen = load_recipe(recipe)
     task = chosen.model.task

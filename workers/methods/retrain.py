@@ -11,7 +11,7 @@ from pathlib import Path
 from service.catalogue.parameters import RetrainParams
 from service.errors import BadParameters
 from workers.modeling.problem import Context, Outcome, Problem
-from workers.modeling.train import provenance_of, train_into
+from workers.modeling.train import train_again
 
 
 def retrain(problem: Problem, params: RetrainParams, context: Context, out_dir: Path) -> Outcome:
@@ -19,7 +19,4 @@ def retrain(problem: Problem, params: RetrainParams, context: Context, out_dir: 
     del params
     if problem.recipe is None:
         raise BadParameters("retrain needs the recipe of the model: give --recipe or register the model with one")
-    provenance = provenance_of(problem)
-    record = train_into(problem.recipe, problem.retain, out_dir, context.seed, context, provenance)
-    passes = int(record.cost["forward_passes"])
-    return Outcome(record.steps, passes, passes, curve=record.curve, exact=True)
+    return train_again(problem, problem.recipe, context, out_dir)

@@ -47,6 +47,12 @@ class Encoded:
         """Model positions per record, where the task has them and they are known."""
         return self._encoding.lengths if self._encoding is not None else None
 
+    @property
+    def tokens(self) -> int | None:
+        """Model positions of all records, where they are known."""
+        lengths = self.lengths
+        return sum(lengths) if lengths is not None else None
+
     def batch(self, indices: list[int], device: torch.device) -> Batch:
         """The tensors of these records on a device; BadDataset when there is nothing to take."""
         if not indices:

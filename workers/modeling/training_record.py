@@ -43,7 +43,8 @@ class TrainingRecord(BaseModel):
 
     `parent` is the digest of the version it was derived from, null for a model trained from data. `cost` holds
     steps, samples, forward_passes, backward_passes and cpu_seconds of the run, `curve` its training loss (nats) by
-    step, `tokens` how many the records hold (null for images, and where they were not counted).
+    step, `tokens` how many the records hold (null for images, and where they were not counted), `parts` the digest of
+    parts.json where the model was trained in parts.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -73,6 +74,7 @@ class TrainingRecord(BaseModel):
     tokens: int | None = None
     curve: list[dict[str, float]] = Field(default_factory=list)
     lineage: LineageFacts | None = None
+    parts: str | None = None
     parent: str | None = None
     unlearning: Unlearning | None = None
 

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from service.catalogue.recipes import Recipe
 from service.errors import BadParameters, BadRecipe
 from workers.modeling.directories import building, sha256_file, sha256_json
+from workers.modeling.fresh import Provenance
 from workers.modeling.loading import check_directory, load_model
 from workers.modeling.problem import Context
 from workers.modeling.records import Records
 from workers.modeling.tokenizers import length_limit, load_tokenizer
-from workers.modeling.train import Provenance, train_into
+from workers.modeling.train import train_into
 from workers.references.layout import (
     HELD_OUT,
     SCORES_FILE,
