@@ -1,5 +1,6 @@
 """Records as batches: encoded once where they fit in memory, per batch where they do not, in a seeded order."""
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,6 +26,7 @@ class Encoded:
     def __init__(self, task: Task, records: Records, cache_bytes: int = CACHE_BYTES) -> None:
         self.task = task
         self.records = records
+        self._count = len(records)
         self._encoding: Encoding | None = None
         if len(records) == 0:
             return
@@ -35,7 +37,7 @@ class Encoded:
             self._encoding = task.join(parts)
 
     def __len__(self) -> int:
-        return len(self.records)
+        return self._count
 
     @property
     def cached(self) -> bool:
@@ -45,13 +47,20 @@ class Encoded:
     @property
     def lengths(self) -> list[int] | None:
         """Model positions per record, where the task has them and they are known."""
-        return self._encoding.lengths if self._encoding is not None else None
+        lengths = self._encoding.lengths if self._encoding is not None else None
+        return lengths[: self._count] if lengths is not None else None
 
     @property
     def tokens(self) -> int | None:
         """Model positions of all records, where they are known."""
         lengths = self.lengths
         return sum(lengths) if lengths is not None else None
+
+    def first(self, count: int) -> "Encoded":
+        """The first records alone; what was encoded is shared."""
+        part = copy.copy(self)
+        part._count = min(count, self._count)
+        return part
 
     def batch(self, indices: list[int], device: torch.device) -> Batch:
         """The tensors of these records on a device; BadDataset when there is nothing to take."""
@@ -92,6 +101,13 @@ class Encoded:
         """Batches without end, one shuffled epoch after another."""
         while True:
             yield from self.shuffled(batch_size, generator)
+
+
+def batches_per_epoch(count: int, batch_size: int) -> int:
+    """How many batches `Encoded.shuffled` cuts so many records into."""
+    batches = -(-count // batch_size)
+    alone = (count - 1) % batch_size == 0
+    return batches - 1 if batches > 1 and alone else batches
 
 
 @torch.no_grad()

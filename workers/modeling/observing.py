@@ -37,7 +37,10 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is about to begin: its records in the order that `MicroBatch.rows` refers to, sizes and settings."""
+    """A run that is about to begin: its records in the order that `MicroBatch.rows` refers to, sizes and settings.
+
+    `whole` is False for a training in parts: `model` is but the first part, and its states are kept by others.
+    """
 
     recipe: Recipe
     records: Records
@@ -48,6 +51,7 @@ class Run:
     threads: int
     model: nn.Module
     optimizer: Optimizer
+    whole: bool = True
 
 
 class LineageFacts(BaseModel):
@@ -63,7 +67,23 @@ class LineageFacts(BaseModel):
     reserved_subjects: int = 0
 
 
-class Recorder(Protocol):
+class Listener(Protocol):
+    """Follows the passes and steps of one training loop."""
+
+    def seen(self, batch: MicroBatch, events: Tensor | None) -> None:
+        """After each pass; `events` float32 [4, B] as in `tasks.learning_events`, None if it was empty."""
+        ...
+
+    def stepped(self, done: int) -> None:
+        """After each optimiser step; `done` steps are behind us."""
+        ...
+
+    def abandon(self) -> None:
+        """The run has failed: stop what runs beside it."""
+        ...
+
+
+class Recorder(Listener, Protocol):
     """Keeps the lineage of one run."""
 
     def begin(self, run: Run) -> None:
@@ -74,20 +94,8 @@ class Recorder(Protocol):
         """The run repeats an earlier one from step `begin` on; what came before is taken over from its lineage."""
         ...
 
-    def seen(self, batch: MicroBatch, events: Tensor | None) -> None:
-        """After each pass; `events` float32 [4, B] as in `tasks.learning_events`, None if it was empty."""
-        ...
-
-    def stepped(self, done: int) -> None:
-        """After each optimiser step; `done` steps are behind us."""
-        ...
-
     def finish(self) -> LineageFacts:
         """Write what is left to write. Raises DiskFull and OSError."""
-        ...
-
-    def abandon(self) -> None:
-        """The run has failed: stop what runs beside it."""
         ...
 
 

@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 
 from service.catalogue.recipes import Recipe, TrainingSection
 from service.errors import BadDataset, JobError
-from workers.modeling.batching import Encoded
+from workers.modeling.batching import Encoded, batches_per_epoch
 from workers.modeling.devices import generator
 from workers.modeling.images import flip_crop
-from workers.modeling.observing import MicroBatch, Recorder, Run
+from workers.modeling.observing import Listener, MicroBatch, Recorder, Run
 from workers.modeling.optimizers import FiniteGuard, make_optimizer, schedule, set_learning_rate
 from workers.modeling.problem import Context, Meter
 from workers.modeling.records import chunks
@@ -62,8 +62,7 @@ def fit(
         raise BadDataset("there are no records to train on")
     plan = recipe.training
     optimizer = make_optimizer(model, plan.optimizer, plan.learning_rate, plan.weight_decay)
-    per_epoch = steps_per_epoch(data, plan)
-    total = per_epoch * plan.epochs
+    total = steps_per_epoch(len(data), plan) * plan.epochs
     if recorder is not None:
         recorder.begin(described(model, data, recipe, seed, context, optimizer, total))
     return Loop(model, data, plan, optimizer, context, recorder).through(planned(data, plan, seed), 0, total)
@@ -86,26 +85,29 @@ def described(
     )
 
 
-def steps_per_epoch(data: Encoded, plan: TrainingSection) -> int:
-    """Optimiser steps of one epoch."""
-    return -(-len(data.shuffled(plan.batch_size, generator(0))) // plan.accumulation)
+def steps_per_epoch(count: int, plan: TrainingSection) -> int:
+    """Optimiser steps of one epoch over so many records."""
+    return -(-batches_per_epoch(count, plan.batch_size) // plan.accumulation)
 
 
-def planned(data: Encoded, plan: TrainingSection, seed: int) -> Iterator[MicroBatch]:
-    """The micro-batches of a whole run by a recipe, in order."""
+def planned(data: Encoded, plan: TrainingSection, seed: int, total: int | None = None) -> Iterator[MicroBatch]:
+    """The micro-batches of a run by a recipe, in order: epochs until `total` steps (None: the recipe's) are done."""
     order = generator(seed, _ORDER)
-    total = steps_per_epoch(data, plan) * plan.epochs
+    total = steps_per_epoch(len(data), plan) * plan.epochs if total is None else total
     warmup = round(plan.warmup_fraction * total)
-    step = 0
-    for epoch in range(plan.epochs):
+    step = epoch = 0
+    while step < total:
         batches = data.shuffled(plan.batch_size, order)
         for group in chunks(len(batches), plan.accumulation):
+            if step == total:
+                return
             rate = plan.learning_rate * schedule(plan.schedule, step, total, warmup)
             for micro, at in enumerate(group):
                 last = at == group[-1]
                 own = pass_seed(seed, step, micro)
                 yield MicroBatch(step, epoch, micro, batches[at], own, rate, 1.0 / len(group), last)
             step += 1
+        epoch += 1
 
 
 def pass_seed(seed: int, step: int, micro: int) -> int:
@@ -119,7 +121,7 @@ class Loop:
 
     An empty micro-batch adds no gradient; a step without any changes neither weights nor optimiser state, while the
     schedule, which goes by the step's number, moves on. Batch normalisation cannot normalise by a single record: a
-    batch of one uses the running statistics and leaves them alone.
+    batch of one uses the running statistics and leaves them alone. So does any batch where its weights are frozen.
     """
 
     def __init__(
@@ -129,13 +131,14 @@ class Loop:
         plan: TrainingSection,
         optimizer: Optimizer,
         context: Context,
-        recorder: Recorder | None = None,
+        recorder: Listener | None = None,
     ) -> None:
         self.model, self.data, self.plan = model, data, plan
         self.optimizer, self.context, self.recorder = optimizer, context, recorder
         self.exposures = np.zeros(len(data), dtype=np.int32)
         self._guard = FiniteGuard(context.device)
         self._norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self._frozen = [m for m in self._norms if not any(p.requires_grad for p in m.parameters())]
         self._curve: list[dict[str, float]] = []
         self._window: list[torch.Tensor] = []
         self._passes = 0
@@ -152,6 +155,8 @@ class Loop:
     def _run(self, batches: Iterable[MicroBatch], begin: int, total: int) -> Fitted:
         meter = Meter(self.context, total - begin, "training")
         self.model.train()
+        for module in self._frozen:
+            module.eval()
         done, filled = begin, False
         for batch in batches:
             if batch.rows:
