@@ -15,6 +15,7 @@ from workers.modeling.directories import building, sha256_file, sha256_json
 from workers.modeling.fresh import Provenance
 from workers.modeling.loading import check_directory, load_model
 from workers.modeling.problem import Context
+from workers.modeling.progress import part_of, timed
 from workers.modeling.records import Records
 from workers.modeling.tokenizers import length_limit, load_tokenizer
 from workers.modeling.train import train_into
@@ -29,7 +30,6 @@ from workers.references.layout import (
     read_split,
     write_table,
 )
-from workers.references.progress import part_of, timed
 from workers.scoring.score import score
 
 SERVED = "served"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from service.errors import BadParameters, Cancelled, JobError
 from workers.modeling.directories import sha256_file
 from workers.modeling.problem import Context, Progress
+from workers.modeling.progress import part_of, timed
 from workers.modeling.recipe import recipe_digest
 from workers.modeling.records import Records
 from workers.modeling.training_record import TrainingRecord, forget_digest, read_exposures, read_record
@@ -49,7 +50,6 @@ from workers.references.members import (
     reference_recipe,
     train_member,
 )
-from workers.references.progress import part_of, timed
 from workers.references.split import plan_split, pool_key, reserve_subjects, sides_of
 from workers.references.tables import LANGUAGE, side_table, table_name
 
