@@ -9,7 +9,7 @@ from rich.console import Console
 
 from benchmarks.record import Result, machine
 
-NAMES = ("startup", "intake", "cost")
+NAMES = ("startup", "intake", "cost", "references")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,9 @@ import torch
 
 from service.catalogue.recipes import Recipe
 from tests.workers import factories
-from workers.modeling.train import Provenance, train_by_recipe
+from workers.modeling.fresh import Provenance
+from workers.modeling.records import Records
+from workers.modeling.train import train_by_recipe
 from workers.references.layout import Pool
 from workers.references.members import Materials
 from workers.references.pool import build_pool
@@ -29,7 +31,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="package")
 def make_materials(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Materials]:
-    def make(data: factories.MemoryRecords, held_out: factories.MemoryRecords | None, recipe: Recipe) -> Materials:
+    def make(data: Records, held_out: Records | None, recipe: Recipe) -> Materials:
         served = tmp_path_factory.mktemp("served") / "model"
         train_by_recipe(recipe.bare(), data, served, 0, factories.context(), Provenance(DATA, HELD_OUT))
         return Materials(served, data, held_out, recipe, DATA, HELD_OUT if held_out is not None else None, {})

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -52,7 +53,7 @@ def references(folder: Path, *more: str, model: str = "model", holdout: bool = T
     return main([*words, *more])
 
 
-def cheap(folder: Path, out: str, *more: str, **options: bool) -> int:
+def cheap(folder: Path, out: str, *more: str, **options: Any) -> int:
     words = ["--recipe", str(folder / "cheap.toml"), "--out", str(folder / out), "--count", "8"]
     return references(folder, *words, *more, **options)
 

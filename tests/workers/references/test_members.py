@@ -13,8 +13,9 @@ from service.catalogue.recipes import Recipe
 from service.errors import BadParameters, BadRecipe
 from tests.workers import factories
 from tests.workers.references.conftest import DATA, HELD_OUT, TINY, tiny_recipe
+from workers.modeling.fresh import Provenance
 from workers.modeling.loading import load_model
-from workers.modeling.train import Provenance, train_by_recipe
+from workers.modeling.train import train_by_recipe
 from workers.modeling.training_record import read_exposures, read_record
 from workers.references.layout import SCORES_FILE, Pool, read_split, read_table
 from workers.references.members import Materials, member_seed, reference_recipe, train_member
