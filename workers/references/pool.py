@@ -65,19 +65,22 @@ def build_pool(
     count: int = DEFAULT_COUNT,
     reserved: float | Collection[str] | None = None,
 ) -> Pool:
-    """Build a whole pool, or go on with one that was begun; `context.seed` decides its halves and trainings.
+    """Build a whole pool, go on with one that was begun, or refresh one whose data has lost records since.
 
-    Progress has the seconds left of the whole. Raises as its parts do, and Cancelled between two members.
+    `context.seed` decides halves and trainings; progress has the seconds left of the whole. Raises as its parts do,
+    and Cancelled between two members.
     """
     pool = plan_pool(directory, materials, count, context.seed, reserved)
-    missing = [number for number in range(count) if newest(directory, number) is None]
+    gone = deleted_records(pool, materials.data)
+    missing = [number for number in range(count) if _is_stale(directory, number, gone)]
     done = count - len(missing)
     clock = timed(context, done / count)
     for at, number in enumerate(missing, start=done):
         if context.cancelled():
             raise Cancelled(f"cancelled after {at} of {count} references; the same command goes on from here")
-        train_member(pool, number, materials, part_of(clock, at / count, (at + 1) / count, "references"))
-    settled = settle_pool(directory)
+        share = part_of(clock, at / count, (at + 1) / count, "references")
+        refresh_member(pool, number, gone, materials, share)
+    settled = settle_pool(directory, gone)
     context.progress(Progress(1.0, 0.0, "references are ready"))
     return settled
 
@@ -187,16 +190,21 @@ def affected_members(pool: Pool, record_ids: Iterable[str]) -> list[int]:
     return [number for number in range(pool.facts.count) if bool(planned.split.trained_by(number)[rows].any())]
 
 
+def deleted_records(pool: Pool, data: Records) -> list[str]:
+    """Ids of records that the pool still holds and the data does not."""
+    held = read_split(pool.directory).train
+    return [str(name) for name in held[~np.isin(held, np.asarray(data.ids, dtype=str))]]
+
+
 def refresh_member(pool: Pool, number: int, excluded: Collection[str], materials: Materials, context: Context) -> Path:
-    """Train a member again on its half without these records; answers the directory of its new generation.
+    """Train a member on its half without these records; answers the directory of its new generation.
 
     Nothing is done where the newest generation has seen none of them. The older one stays until `settle_pool`.
     """
     found = generations(pool.directory, number)
-    latest = found[0] if found else 0
-    if found and not _seen(pool.directory / member_path(number, latest), np.array(sorted(set(excluded)), dtype=str)):
-        return pool.directory / member_path(number, latest)
-    following = latest + 1 if found else 0
+    if not _is_stale(pool.directory, number, excluded):
+        return pool.directory / member_path(number, found[0])
+    following = found[0] + 1 if found else 0
     return train_member(pool, number, materials, context, following, excluded)
 
 
@@ -270,6 +278,14 @@ def _current(pool: Pool, number: int, planned: Planned) -> tuple[Path, TrainingR
     if _seen(path, planned.train[planned.split.trained_by(number)]) < record.records:
         raise JobError(f"{path}: was trained on records that are not in its half; refresh it first")
     return path, record
+
+
+def _is_stale(directory: Path, number: int, excluded: Collection[str]) -> bool:
+    """Whether a member is missing, or its newest generation was trained on any of these records."""
+    path = newest(directory, number)
+    if path is None or not excluded:
+        return path is None
+    return _seen(path, np.array(sorted(set(excluded)), dtype=str)) > 0
 
 
 def _seen(path: Path, ids: NDArray[Any]) -> int:

@@ -207,6 +207,18 @@ def test_refreshing_can_be_cut_into_steps_and_repeated(copied: Pool, materials: 
         assert second.name.endswith("-g2")
 
 
+def test_building_again_on_data_that_lost_records_refreshes_the_pool(copied: Pool, materials: Materials) -> None:
+    gone = {f"d{at:05d}" for at in range(30, 40)}
+    fewer = dataclasses.replace(materials, data=materials.data.subset([at for at in range(150) if not 30 <= at < 40]))
+    shutil.rmtree(copied.directory / "member-000")  # and one was lost
+    affected = affected_members(copied, gone)
+    again = build_pool(copied.directory, fewer, factories.context(7), COUNT)
+    assert not gone & everywhere(copied.directory)
+    for member in again.facts.members:
+        assert member.generation == int(member.number in affected and member.number != 0)
+    assert again.facts.excluded == 10
+
+
 def test_settling_notices_a_member_of_another_pool(copied: Pool, materials: Materials, tmp_path: Path) -> None:
     other = plan_pool(tmp_path / "other", materials, COUNT, seed=8)
     shutil.rmtree(copied.directory / "member-004")
