@@ -8,6 +8,7 @@ POOL/method.arrow, gate.arrow   per record IN and OUT statistics; language model
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -128,11 +129,24 @@ class Planned:
     held_out: NDArray[Any]
     split: Split
 
-    def without(self, excluded: set[str]) -> "Planned":
-        """The plan without deleted training records."""
-        kept = ~np.isin(self.train, np.array(sorted(excluded), dtype=str))
-        split = Split(self.split.trainable[kept], self.split.out[kept], self.split.held_out)
-        return Planned(self.train[kept], self.held_out, split)
+    def without(self, excluded: Collection[str], held_out: Collection[str] = ()) -> "Planned":
+        """The plan without deleted training records, and without deleted held-out records."""
+        kept, others = ~_named(self.train, excluded), ~_named(self.held_out, held_out)
+        split = Split(self.split.trainable[kept], self.split.out[kept], self.split.held_out[others])
+        return Planned(self.train[kept], self.held_out[others], split)
+
+    def holds(self, record_ids: Collection[str], held_out: Collection[str] = ()) -> bool:
+        """Whether any of these is a training record or a held-out record of the pool."""
+        return bool(_named(self.train, record_ids).any() or _named(self.held_out, held_out).any())
+
+    def members_with(self, record_ids: Collection[str]) -> list[int]:
+        """The numbers of the members that train on any of these records; an unknown id touches none."""
+        rows = _named(self.train, record_ids)
+        return [number for number in range(self.split.count) if bool(self.split.trained_by(number)[rows].any())]
+
+
+def _named(ids: NDArray[Any], wanted: Collection[str]) -> NDArray[np.bool_]:
+    return np.isin(ids, np.array(sorted(set(wanted)), dtype=str))
 
 
 def write_split(directory: Path, planned: Planned) -> str:

@@ -19,6 +19,7 @@ from workers.modeling.progress import part_of, timed
 from workers.modeling.records import Records
 from workers.modeling.tokenizers import length_limit, load_tokenizer
 from workers.modeling.train import train_into
+from workers.modeling.training_record import TrainingRecord
 from workers.references.layout import (
     HELD_OUT,
     SCORES_FILE,
@@ -107,10 +108,10 @@ def train_member(
         raise BadParameters(f"the pool has members 0 to {pool.facts.count - 1}, not {number}")
     final = pool.directory / member_path(number, generation)
     if not final.is_dir():
-        planned = read_split(pool.directory).without(set(excluded))
+        planned = read_split(pool.directory).without(excluded)
         try:
             with building(final) as directory:
-                _make(directory, pool, number, generation, planned, materials, timed(context))
+                make_member(directory, pool, number, generation, planned, materials, timed(context))
         except BadParameters:
             if not final.is_dir():
                 raise  # otherwise somebody else has finished the same member meanwhile
@@ -123,7 +124,7 @@ def newest(directory: Path, number: int) -> Path | None:
     return directory / member_path(number, found[0]) if found else None
 
 
-def _make(
+def make_member(
     directory: Path,
     pool: Pool,
     number: int,
@@ -131,7 +132,8 @@ def _make(
     planned: Planned,
     materials: Materials,
     context: Context,
-) -> None:
+) -> TrainingRecord:
+    """Train and score a member into an empty directory: what `planned` gives it, and nothing else. Raises as above."""
     name = f"reference {number + 1} of {pool.facts.count}"
     half = _records(materials.data, planned.train[planned.split.trained_by(number)])
     provenance = Provenance(
@@ -144,9 +146,11 @@ def _make(
     )
     seed = member_seed(pool.facts.seed, number, generation)
     fresh = Context(context.device, seed, context.threads, context.progress, context.cancelled)
-    train_into(pool.facts.recipe, half, directory, seed, part_of(fresh, 0.0, _TRAINING_SHARE, name), provenance)
+    training = part_of(fresh, 0.0, _TRAINING_SHARE, name)
+    record = train_into(pool.facts.recipe, half, directory, seed, training, provenance)
     scoring = part_of(fresh, _TRAINING_SHARE, 1.0, name)
     write_table(directory / SCORES_FILE, _scores(directory, number, planned, materials, scoring))
+    return record
 
 
 def _records(data: Records, ids: NDArray[Any]) -> Records:

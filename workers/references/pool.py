@@ -6,7 +6,7 @@ without the records, and `settle_pool` then removes what held them.
 """
 
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from workers.references.layout import (
     SCORES_FILE,
     SIDES,
     SPLIT_FILE,
+    TRAIN,
     Member,
     Planned,
     Pool,
@@ -185,9 +186,7 @@ def open_pool(
 
 def affected_members(pool: Pool, record_ids: Iterable[str]) -> list[int]:
     """The numbers of the members that were trained on any of these records; an id that the pool lacks touches none."""
-    planned = read_split(pool.directory)
-    rows = np.isin(planned.train, np.array(sorted(set(record_ids)), dtype=str))
-    return [number for number in range(pool.facts.count) if bool(planned.split.trained_by(number)[rows].any())]
+    return read_split(pool.directory).members_with(set(record_ids))
 
 
 def deleted_records(pool: Pool, data: Records) -> list[str]:
@@ -225,26 +224,58 @@ def settle_pool(directory: Path, excluded: Collection[str] = ()) -> Pool:
     training meanwhile. Can be repeated after a crash. Raises JobError while a member is missing, was made for another
     pool, or has seen a record that is not in its half (any more): refresh it first.
     """
+    standing = [_newest_generation(directory, number) for number in range(read_facts(directory).count)]
+    pool = settle_members(directory, standing, excluded)
+    for path in directory.glob("member-*"):
+        if path.name not in {member.path for member in pool.facts.members}:
+            shutil.rmtree(path)
+    return pool
+
+
+def settle_members(
+    directory: Path,
+    standing: Sequence[tuple[str, int]],
+    excluded: Collection[str] = (),
+    excluded_held_out: Collection[str] = (),
+) -> Pool:
+    """The same for members whose directory and generation the caller names, by number; removes no directory."""
     pool = Pool(directory, read_facts(directory))
-    planned = read_split(directory).without(set(excluded))
-    current = [_current(pool, number, planned) for number in range(pool.facts.count)]
-    split = _split_facts(planned, write_split(directory, planned))
-    for path, _ in current:
-        _purge(path, planned)
-    tables = _write_tables(pool, planned, [path for path, _ in current])
-    facts = pool.facts.model_copy(
+    planned = read_split(directory).without(excluded, excluded_held_out)
+    current = [_current(pool, number, *place, planned) for number, place in enumerate(standing)]
+    facts = _without_records(pool, planned, [path for path, _ in current])
+    made = enumerate(zip(current, standing, strict=True))
+    facts = facts.model_copy(
         update={
-            "split": split,
-            "excluded": pool.facts.excluded + pool.facts.split.records - split.records,
-            "members": tuple(_member(pool, number, *made) for number, made in enumerate(current)),
-            "tables": tables,
+            "members": tuple(_member(pool, number, generation, *pair) for number, (pair, (_, generation)) in made),
+            "tables": _write_tables(pool, planned, [path for path, _ in current]),
         }
     )
     write_facts(directory, facts)
-    for path in directory.glob("member-*"):
-        if path.name not in {path.name for path, _ in current}:
-            shutil.rmtree(path)
     return Pool(directory, facts)
+
+
+def purge_records(
+    directory: Path, members: Iterable[Path], excluded: Collection[str], excluded_held_out: Collection[str] = ()
+) -> Pool:
+    """Take deleted records out of the split and out of these members' scores; the pool is incomplete until settled.
+
+    Who was trained on such a record is for the caller to know. Can be repeated after a crash.
+    """
+    pool = Pool(directory, read_facts(directory))
+    planned = read_split(directory).without(excluded, excluded_held_out)
+    write_facts(directory, pool.facts.model_copy(update={"members": (), "tables": {}}))
+    facts = _without_records(pool, planned, members).model_copy(update={"members": (), "tables": {}})
+    write_facts(directory, facts)
+    return Pool(directory, facts)
+
+
+def _without_records(pool: Pool, planned: Planned, members: Iterable[Path]) -> PoolFacts:
+    """Write the split as planned, and the members' scores of its records alone; the facts that follow from it."""
+    split = _split_facts(planned, write_split(pool.directory, planned))
+    for path in members:
+        _purge(path, planned)
+    excluded = pool.facts.excluded + pool.facts.split.records - split.records
+    return pool.facts.model_copy(update={"split": split, "excluded": excluded})
 
 
 def rebind_pool(directory: Path, data: Records, data_digest: str) -> Pool:
@@ -263,13 +294,19 @@ def rebind_pool(directory: Path, data: Records, data_digest: str) -> Pool:
     return Pool(directory, facts)
 
 
-def _current(pool: Pool, number: int, planned: Planned) -> tuple[Path, TrainingRecord]:
-    """The newest directory of a member and its training record, when it has seen its half and nothing else."""
-    path = newest(pool.directory, number)
-    if path is None:
-        raise JobError(f"{pool.directory}: reference {number} is not trained yet")
+def _newest_generation(directory: Path, number: int) -> tuple[str, int]:
+    """(name of its directory, generation) of what a member was trained to last."""
+    found = generations(directory, number)
+    if not found:
+        raise JobError(f"{directory}: reference {number} is not trained yet")
+    return member_path(number, found[0]), found[0]
+
+
+def _current(pool: Pool, number: int, name: str, generation: int, planned: Planned) -> tuple[Path, TrainingRecord]:
+    """The directory of a member and its training record, when it has seen its half and nothing else."""
+    path = pool.directory / name
     record = read_record(path)
-    seed = member_seed(pool.facts.seed, number, generations(pool.directory, number)[0])
+    seed = member_seed(pool.facts.seed, number, generation)
     known = (pool.facts.data_digest, *pool.facts.former_data)
     if record is None or (record.recipe_digest, record.seed) != (pool.facts.recipe_digest, seed):
         raise JobError(f"{path}: was made for another pool; remove it and train it again")
@@ -297,10 +334,14 @@ def _seen(path: Path, ids: NDArray[Any]) -> int:
 def _purge(path: Path, planned: Planned) -> None:
     """Take the scores of records that the pool does not hold any more out of a member."""
     table = read_table(path / SCORES_FILE)
-    held = pc.is_in(table["record_id"], value_set=pa.array(planned.train.tolist(), pa.string()))
-    kept = table.filter(pc.or_(held, pc.equal(table["set"], HELD_OUT)))
+    kept = table.filter(pc.or_(_rows_of(table, TRAIN, planned.train), _rows_of(table, HELD_OUT, planned.held_out)))
     if kept.num_rows < table.num_rows:
         write_table(path / SCORES_FILE, kept)
+
+
+def _rows_of(table: pa.Table, part: str, ids: NDArray[Any]) -> Any:
+    named = pc.is_in(table["record_id"], value_set=pa.array(ids.tolist(), pa.string()))
+    return pc.and_(named, pc.equal(table["set"], part))
 
 
 def _write_tables(pool: Pool, planned: Planned, members: list[Path]) -> dict[str, str]:
@@ -315,13 +356,13 @@ def _write_tables(pool: Pool, planned: Planned, members: list[Path]) -> dict[str
     return digests
 
 
-def _member(pool: Pool, number: int, path: Path, record: TrainingRecord) -> Member:
+def _member(pool: Pool, number: int, generation: int, path: Path, record: TrainingRecord) -> Member:
     return Member(
         number=number,
         pair=number // 2,
         side=pool.side_of(number),
         half=1 if number % 2 else 0,
-        generation=generations(pool.directory, number)[0],
+        generation=generation,
         path=path.name,
         records=record.records,
         seconds=record.seconds,
