@@ -1,0 +1,209 @@
+"""Companion canaries: made-up records that the service plants among the data and deletes together with real ones.
+
+Whether a deletion worked can be measured on few records only with little power. So each full training gets records
+that belong to nobody: N IN are trained on, five times as many OUT never are, and which is which was drawn by a sealed
+coin, so that the two differ in nothing but the training. Each deletion then takes some of the IN ones with it, and an
+attack that tells these from the OUT ones shows what is left of everything deleted in that run (research: one-run
+auditing, Steinke, Nasr, Jagielski, arXiv 2305.08846; randomised controls, Zhang et al., arXiv 2409.19798).
+
+Half of them are natural look-alikes, half are hard (workers/lineage/canary_images.py, canary_texts.py). A commitment to
+all contents and coins is made before the training: nobody can choose afterwards which canaries were IN.
+"""
+
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from service.errors import BadDataset, BadModel, BadParameters, Unavailable
+from workers.lineage.canary_images import image_columns
+from workers.lineage.canary_texts import text_columns
+from workers.lineage.duplicates import content_digests
+from workers.lineage.tables import read_table, write_table
+from workers.modeling.directories import canonical_json, sha256_json
+from workers.modeling.records import MemoryRecords, Records
+
+CANARIES = "canaries.parquet"
+PREFIX = "lethe-canary-"
+FEWEST = 73
+"""IN canaries that one deletion needs for a margin of 0.10 on the AUC at 80 % power."""
+LARGEST_SHARE = 0.05
+OUT_PER_IN = 5
+NATURAL, HARD = "natural", "hard"
+_KEY_FILE = "canary.key"
+_KEY_BYTES = 32
+_SCHEMA = "lethe/canaries/1"
+_FACTS = ("record_id", "subject_id", "kind", "inside", "spent")
+
+
+@dataclass(frozen=True, eq=False)
+class CanarySet:
+    """All canaries of a training, M of them.
+
+    `kinds` [M] are "natural" or "hard", `coins` bool [M] mark those that were trained on, `spent` bool [M] those that
+    a deletion has used up. `commitment` is the SHA-256, in hex, of what `nonce` seals.
+    """
+
+    records: MemoryRecords
+    kinds: NDArray[Any]
+    coins: NDArray[np.bool_]
+    spent: NDArray[np.bool_]
+    nonce: bytes
+    commitment: str
+
+    @cached_property
+    def inside(self) -> MemoryRecords:
+        """The records planted among the training data, spent ones included."""
+        return self.records.subset(np.flatnonzero(self.coins).tolist())
+
+    @cached_property
+    def outside(self) -> MemoryRecords:
+        """The records never trained on."""
+        return self.records.subset(np.flatnonzero(~self.coins).tolist())
+
+    @cached_property
+    def unspent(self) -> MemoryRecords:
+        """The planted records that the model still holds."""
+        return self.records.subset(np.flatnonzero(self.coins & ~self.spent).tolist())
+
+
+def canary_count(size: int, share: float) -> int:
+    """How many canaries are planted among `size` records; 0 where they would be more than 5 % of them."""
+    count = max(int(share * size + 0.5), FEWEST)
+    return count if share > 0 and count <= LARGEST_SHARE * size else 0
+
+
+def plant_canaries(records: Records, share: float, key: bytes, seed: int = 0) -> CanarySet | None:
+    """Make the canaries of a training on these records; None where the data is too small for them.
+
+    The same records, share, seed and key give the same canaries, and nobody without the 32 bytes of the key can tell
+    which of them were trained on. Nothing of a single record goes into them. Raises BadDataset for images that cannot
+    be decoded and where record ids look like those of canaries.
+    """
+    count = canary_count(len(records), share)
+    if not count:
+        return None
+    total = (1 + OUT_PER_IN) * count
+    root = _root(records, total, key, seed)
+    kinds = np.where(np.arange(total) % 2 == 0, NATURAL, HARD)
+    draw = np.random.default_rng(int.from_bytes(_derived(root, "contents"), "big"))
+    make = image_columns if "image" in records.roles else text_columns
+    names = [f"{PREFIX}{number:06d}" for number in range(1, total + 1)]
+    made = MemoryRecords(records.task, names, names, make(records, kinds == HARD, draw))
+    order = sorted(range(total), key=lambda at: _derived(root, f"coin {at}"))
+    coins = np.zeros(total, dtype=bool)
+    coins[order[:count]] = True
+    nonce = _derived(root, "nonce")
+    return CanarySet(made, kinds, coins, np.zeros(total, dtype=bool), nonce, _commitment(made, coins, nonce))
+
+
+def _root(records: Records, total: int, key: bytes, seed: int) -> bytes:
+    """The secret that everything about one set of canaries is derived from."""
+    if len(key) != _KEY_BYTES:
+        raise BadParameters(f"the key of canaries has {_KEY_BYTES} bytes, this one {len(key)}")
+    ids = np.asarray(records.ids).tolist()
+    if any(name.startswith(PREFIX) for name in ids):
+        raise BadDataset(f"record ids beginning with {PREFIX} are those of canaries: rename these records")
+    data = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+    purpose = canonical_json([_SCHEMA, records.task, sorted(records.roles), total, seed, data])
+    return hashlib.blake2b(purpose, key=key, digest_size=_KEY_BYTES).digest()
+
+
+def _derived(root: bytes, purpose: str) -> bytes:
+    return hashlib.blake2b(purpose.encode(), key=root, digest_size=_KEY_BYTES).digest()
+
+
+def _commitment(records: MemoryRecords, coins: NDArray[np.bool_], nonce: bytes) -> str:
+    contents = (digest.hex() for digest in content_digests(records))
+    rows = zip(records.ids.tolist(), contents, coins.tolist(), strict=True)
+    return sha256_json({"schema": _SCHEMA, "nonce": nonce.hex(), "canaries": [list(row) for row in rows]})
+
+
+def verify_commitment(canaries: CanarySet, commitment: str) -> bool:
+    """Whether ids, contents and coins of these canaries are those that were committed to before the training."""
+    return _commitment(canaries.records, canaries.coins, canaries.nonce) == commitment
+
+
+def spend(canaries: CanarySet, count: int, seed: int) -> tuple[list[str], CanarySet]:
+    """(ids, canaries): `count` planted canaries not yet spent, and the set with these marked as spent.
+
+    Raises BadParameters where fewer are left: a full training plants new ones.
+    """
+    left = canaries.unspent.ids.tolist()
+    if not 0 <= count <= len(left):
+        raise BadParameters(f"{count} canaries are wanted and {len(left)} are left: train anew to plant others")
+    order = sorted(left, key=lambda name: _derived(canaries.nonce, f"spend {seed} {name}"))
+    chosen = sorted(order[:count])
+    spent = canaries.spent | np.isin(canaries.records.ids, np.array(chosen, dtype=str))
+    return chosen, replace(canaries, spent=spent)
+
+
+def write_canaries(canaries: CanarySet, folder: Path) -> None:
+    """canaries.parquet in a folder, mode 0600."""
+    columns: dict[str, Any] = {
+        "record_id": canaries.records.ids.tolist(),
+        "subject_id": canaries.records.subjects.tolist(),
+    }
+    columns |= canaries.records.columns
+    columns |= {"kind": canaries.kinds.tolist(), "inside": canaries.coins, "spent": canaries.spent}
+    facts = {"schema": _SCHEMA, "task": canaries.records.task, "nonce": canaries.nonce.hex()}
+    facts["commitment"] = canaries.commitment
+    write_table(pa.table(columns).replace_schema_metadata(facts), folder / CANARIES)
+
+
+def read_canaries(folder: Path) -> CanarySet | None:
+    """The canaries in a folder, None where there are none. Raises BadModel for a damaged file."""
+    table = read_table(folder / CANARIES, _FACTS)
+    if table is None:
+        return None
+    facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    try:
+        if facts["schema"] != _SCHEMA:
+            raise ValueError("another schema")
+        task, nonce, commitment = facts["task"], bytes.fromhex(facts["nonce"]), facts["commitment"]
+    except (KeyError, ValueError) as error:
+        raise BadModel(f"{CANARIES} beside the model is not a table of canaries") from error
+    columns = {name: table[name].to_pylist() for name in table.column_names if name not in _FACTS}
+    records = MemoryRecords(task, table["record_id"].to_pylist(), table["subject_id"].to_pylist(), columns)
+    coins, spent = (np.array(table[name].to_pylist(), dtype=bool) for name in ("inside", "spent"))
+    return CanarySet(records, np.array(table["kind"].to_pylist(), dtype=str), coins, spent, nonce, commitment)
+
+
+def canary_key(home: Path) -> bytes:
+    """The 32 bytes that canaries of an installation are drawn with, made when first asked for (mode 0600).
+
+    Of several processes the first wins. Raises Unavailable where the file holds something else.
+    """
+    path = home / _KEY_FILE
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        _make_key(path)
+    try:
+        key = bytes.fromhex(path.read_text("ascii").strip())
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise Unavailable(f"{path} must hold {2 * _KEY_BYTES} hex digits; restore it from a backup")
+    return key
+
+
+def _make_key(path: Path) -> None:
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as stream:
+        stream.write(secrets.token_hex(_KEY_BYTES) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    try:
+        os.link(draft, path)  # unlike a rename it never replaces a key that another process made meanwhile
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
