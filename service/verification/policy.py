@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.catalogue.methods import METHODS
 from service.errors import BadPolicy
@@ -111,6 +111,38 @@ class RetentionPolicy(_Section):
         return parse_duration(self.destroy_retired_after)
 
 
+class ReferencesPolicy(_Section):
+    """What a pool of reference models is expected to serve, and how long a member may live that holds deleted people.
+
+    `jobs` deletion jobs are expected within `horizon` (0: as many as the model's history tells). After a publication,
+    what was trained on the deleted people is destroyed within `refresh_after`; training it again waits `refresh_wait`
+    for further publications to share the cost, and the pool is not used meanwhile.
+    """
+
+    horizon: Duration = "365d"
+    jobs: float = Field(0, ge=0, allow_inf_nan=False)
+    refresh_after: Duration = "7d"
+    refresh_wait: Duration = "0s"
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ReferencesPolicy":
+        if parse_duration(self.horizon) <= timedelta(0):
+            raise ValueError("horizon must be longer than nothing")
+        if self.refresh_wait_timedelta > parse_duration(self.refresh_after):
+            raise ValueError("refresh_wait must not be longer than refresh_after")
+        return self
+
+    @property
+    def horizon_timedelta(self) -> timedelta:
+        """The time over which a pool is compared with plain retraining."""
+        return parse_duration(self.horizon)
+
+    @property
+    def refresh_wait_timedelta(self) -> timedelta:
+        """From a publication to the first training that it causes."""
+        return parse_duration(self.refresh_wait)
+
+
 class Policy(_Section):
     """A whole policy; the defaults are those of the README."""
 
@@ -119,6 +151,12 @@ class Policy(_Section):
     verification: VerificationPolicy = VerificationPolicy()
     approval: ApprovalPolicy = ApprovalPolicy()
     retention: RetentionPolicy = RetentionPolicy()
+    references: ReferencesPolicy = ReferencesPolicy()
+
+    @property
+    def refresh_after_timedelta(self) -> timedelta:
+        """From a publication to the end of reference models that hold deleted people: never later than a version's."""
+        return min(parse_duration(self.references.refresh_after), self.retention.destroy_retired_after_timedelta)
 
     @property
     def attempt_alpha(self) -> float:

@@ -28,6 +28,11 @@ required = false
 [retention]
 destroy_retired_after = "7d"
 records = "24 months"
+[references]
+horizon = "365d"
+jobs = 0
+refresh_after = "7d"
+refresh_wait = "0s"
 """
 
 
@@ -48,9 +53,21 @@ def test_durations_are_parsed() -> None:
     assert policy.retention.destroy_retired_after_timedelta == timedelta(hours=36)
 
 
+def test_references_never_outlive_the_versions_they_were_trained_beside() -> None:
+    short = Policy.model_validate({"retention": {"destroy_retired_after": "2d"}})
+    assert Policy().refresh_after_timedelta == timedelta(days=7)
+    assert short.refresh_after_timedelta == timedelta(days=2)
+    soon = Policy.model_validate({"references": {"refresh_after": "12h", "refresh_wait": "1h"}})
+    assert soon.refresh_after_timedelta == timedelta(hours=12)
+    assert soon.references.refresh_wait_timedelta == timedelta(hours=1)
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
+        ('[references]\nrefresh_wait = "8d"', "references"),
+        ('[references]\nhorizon = "0d"', "references"),
+        ("[references]\njobs = -1", "references.jobs"),
         ("[verification]\nalfa = 0.05", "verification.alfa"),
         ("[verification]\nalpha = 0", "verification.alpha"),
         ("[verification]\nalpha = nan", "verification.alpha"),
@@ -92,7 +109,7 @@ def test_the_digest_depends_on_values_alone(tmp_path: Path) -> None:
     assert again.digest() == Policy().digest() == policy_digest(Policy().model_dump(mode="json"))
     assert load_policy(write(tmp_path, "[verification]\nalpha = 0.04")).digest() != Policy().digest()
     # A change of this digest changes every report: it is deliberate or it is a mistake.
-    assert Policy().digest() == "ddeee5edd248d162dfbf503fddc0af115226b4a65b6e6e047d800da9ebb0b827"
+    assert Policy().digest() == "fd10534d51f76898196931c2dace8271fd9d7582de3a116339ef2982d4f4adcb"
 
 
 @pytest.mark.parametrize(
