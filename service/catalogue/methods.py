@@ -1,6 +1,12 @@
 """The unlearning methods. Adding one: a file in workers/methods, an entry here, a test."""
 
-from service.catalogue.parameters import NablaTauParams, NegativeGradientPlusParams, RetrainParams
+from service.catalogue.parameters import (
+    NablaTauParams,
+    NegativeGradientPlusParams,
+    RefitParams,
+    RetrainParams,
+    ShardedParams,
+)
 from service.catalogue.specs import ALL_TASKS, MethodSpec
 from service.errors import BadParameters
 
@@ -15,6 +21,28 @@ METHODS: tuple[MethodSpec, ...] = (
         summary="train by the recipe without the forgotten records",
         guarantee="exact by procedure: the forgotten records are in no batch",
         source="the reference of every unlearning paper",
+    ),
+    MethodSpec(
+        name="sharded",
+        target="workers.methods.sharded:sharded",
+        params=ShardedParams,
+        kind="exact",
+        tasks=("image-classification", "text-classification"),
+        needs=("recipe", "parts"),
+        summary="retrain only the shards that held a forgotten record, from the slice that held it",
+        guarantee="exact by procedure: byte for byte the training of the retained records with the same assignment",
+        source="SISA, Bourtoule et al. 2021, arXiv 1912.03817",
+    ),
+    MethodSpec(
+        name="refit",
+        target="workers.methods.refit:refit",
+        params=RefitParams,
+        kind="exact",
+        tasks=ALL_TASKS,
+        needs=("recipe",),
+        summary="fine-tune the recipe's public base again without the forgotten records",
+        guarantee="exact by procedure for the fine-tuning; what the base learnt elsewhere stays",
+        source="the reference of every unlearning paper, for a model with a base",
     ),
     MethodSpec(
         name="nabla_tau",

@@ -19,6 +19,16 @@ class RetrainParams(MethodParams):
     """Retraining has none: the recipe decides."""
 
 
+class ShardedParams(MethodParams):
+    """Sharded. `start` "beginning" trains the affected shards anew: the same bytes, without their earlier states."""
+
+    start: Literal["newest", "beginning"] = Field("newest", description="state to go on from")
+
+
+class RefitParams(MethodParams):
+    """Refit has none: the recipe decides."""
+
+
 class DescentParams(MethodParams):
     """What methods that start from the served weights have in common.
 

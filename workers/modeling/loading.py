@@ -8,11 +8,12 @@ import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
@@ -21,6 +22,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from service.errors import BadModel, JobError
+from workers.modeling.ensembles import Ensemble, member_directories, read_ensemble
 from workers.modeling.images import PREPROCESSOR_FILE, ImageClassification, read_preparation
 from workers.modeling.jsonfiles import read_object
 from workers.modeling.language import CausalLanguageModelling, TextClassification
@@ -73,12 +75,17 @@ def check_directory(directory: Path, task_name: str, labels: bool = True) -> dic
     pickles = sorted(path for path in directory.rglob("*") if path.suffix.lower() in PICKLES)
     if pickles:
         raise BadModel(f"{pickles[0]}: pickle files are refused: save the model with safetensors and remove it")
+    configs = [_check_single(place, task_name, labels) for place in member_directories(directory)]
+    return configs[0]
+
+
+def _check_single(directory: Path, task_name: str, labels: bool) -> dict[str, Any]:
     config = read_object(directory / "config.json")
     if config.get("auto_map"):
         raise BadModel(f"{directory / 'config.json'}: auto_map asks for code of its own, which is never run")
     if not isinstance(config.get("model_type"), str):
         raise BadModel(f"{directory / 'config.json'}: model_type is missing")
-    shapes = {name: shape for path in weight_files(directory) for name, shape in _shapes(path).items()}
+    shapes = {name: shape for path in _files(directory) for name, shape in _shapes(path).items()}
     if labels and task_name != "causal-lm":
         _check_labels(directory / "config.json", config, shapes)
     return config
@@ -91,6 +98,19 @@ def load_model(directory: Path, task_name: str, device: torch.device) -> LoadedM
     """
     quiet_transformers()
     check_directory(directory, task_name)
+    facts = read_ensemble(directory)
+    if facts is None:
+        model = _load_single(directory, task_name)
+    else:
+        members = {name: _load_single(directory / name, task_name) for name in facts.members}
+        # It answers to all that is asked of a loaded model.
+        model = cast(PreTrainedModel, Ensemble(members, facts.reason))
+    torch.nn.Module.to(model, device)
+    model.eval()
+    return LoadedModel(model, task_for(model.config, task_name, directory), directory)
+
+
+def _load_single(directory: Path, task_name: str) -> PreTrainedModel:
     try:
         model, report = AUTO_MODELS[task_name].from_pretrained(
             str(directory),
@@ -106,9 +126,16 @@ def load_model(directory: Path, task_name: str, device: torch.device) -> LoadedM
     missing = sorted(report["missing_keys"])
     if missing:
         raise BadModel(f"{directory}: the weights lack {missing[0]}: it is not a {task_name} model")
-    model.to(device)
-    model.eval()
-    return LoadedModel(model, task_for(model.config, task_name, directory), directory)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def load_task(directory: Path, task_name: str) -> Task:
+    """How a model directory prepares its records, without its weights. Raises BadModel as `check_directory` does."""
+    quiet_transformers()
+    check_directory(directory, task_name)
+    config = AutoConfig.from_pretrained(str(member_directories(directory)[0]), local_files_only=True)
+    return task_for(config, task_name, directory)
 
 
 def task_for(config: Any, task_name: str, directory: Path, max_length: int | None = None) -> Task:
@@ -135,17 +162,21 @@ def save_model(loaded: LoadedModel, directory: Path) -> None:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise JobError(f"weight {name} is not finite: lower the learning rate")
     loaded.model.save_pretrained(str(directory))
-    for path in directory.glob("*.safetensors"):
-        # safetensors writes 0600; the inference server may run as another user.
-        path.chmod((directory / "config.json").stat().st_mode)
-    if directory != loaded.dir:
-        for name in _COMPANIONS:
+    for place in {directory, *member_directories(directory)}:
+        for path in place.glob("*.safetensors"):
+            # safetensors writes 0600; the inference server may run as another user.
+            path.chmod((place / "config.json").stat().st_mode)
+        for name in _COMPANIONS if place != loaded.dir else ():
             if (loaded.dir / name).is_file():
-                shutil.copyfile(loaded.dir / name, directory / name)
+                shutil.copyfile(loaded.dir / name, place / name)
 
 
 def weight_files(directory: Path) -> list[Path]:
     """The safetensors files of a directory, sorted; BadModel naming the one that is missing."""
+    return [path for place in member_directories(directory) for path in _files(place)]
+
+
+def _files(directory: Path) -> list[Path]:
     index = directory / INDEX
     if index.exists():
         mapping = read_object(index).get("weight_map")

@@ -10,6 +10,7 @@ from workers.modeling.directories import building
 from workers.modeling.fresh import Provenance, fresh_model, provenance_of
 from workers.modeling.problem import Context, Outcome, Problem
 from workers.modeling.records import Records
+from workers.modeling.sharding import train_shards
 from workers.modeling.storing import Clock, Made, store
 from workers.modeling.training import fit
 from workers.modeling.training_record import TrainingRecord
@@ -31,6 +32,8 @@ def train_into(
     recipe: Recipe, data: Records, directory: Path, seed: int, context: Context, provenance: Provenance
 ) -> TrainingRecord:
     """Train into an existing empty directory; errors as for `train_by_recipe`."""
+    if recipe.sharding.on:
+        return train_shards(recipe, data, directory, seed, context, provenance)
     clock = Clock()
     seed_everything(seed, context.threads)
     loaded = fresh_model(recipe, data, directory, provenance, context)

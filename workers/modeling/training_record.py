@@ -113,8 +113,11 @@ def read_exposures(directory: Path) -> pa.Table:
 
 
 def weights_digest(files: list[Path]) -> str:
-    """SHA-256 over the canonical JSON of {file name: SHA-256} of the weight files."""
-    return sha256_json({path.name: sha256_file(path) for path in files})
+    """SHA-256 over the canonical JSON of {file name: SHA-256} of the weight files; the files of an ensemble are named
+    with their member's folder."""
+    nested = len({path.parent for path in files}) > 1
+    names = {path: f"{path.parent.name}/{path.name}" if nested else path.name for path in files}
+    return sha256_json({names[path]: sha256_file(path) for path in files})
 
 
 def forget_digest(ids: NDArray[Any]) -> str:
