@@ -1,6 +1,7 @@
 """Model directories, judged without torch: what must be there, what must not, and whether it fits the task."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ _LONGEST_HEADER = 100 << 20
 
 RECORD = "training_record.json"
 RECORD_IDS = "training_records.parquet"
+ENSEMBLE = "ensemble.json"
+_MEMBER = re.compile(r"shard-\d{2,6}")
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,8 @@ def check_model(path: Path, task: str) -> ModelFacts:
     if not path.is_dir():
         raise BadModel(f"{path}: no such directory")
     _refuse_pickles(path)
-    config = _read_json(path / "config.json")
-    if "auto_map" in config:
-        raise BadModel(
-            f"{path}/config.json: auto_map asks for code of its own; only architectures of transformers are served"
-        )
-    _check_architecture(path, config, task)
-    tensors = _tensors(path)
-    num_labels = _check_head(path, config, tensors) if task != "causal-lm" else None
+    judged = [_check_weights(place, task) for place in _members(path)]
+    config, num_labels = judged[0]
     if task != "image-classification" and not any(
         all((path / name).is_file() for name in kind) for kind in _TOKENIZERS
     ):
@@ -67,6 +64,27 @@ def check_labels(path: Path, facts: ModelFacts, data_labels: int | None) -> None
         raise BadModel(
             f"{path}/config.json: {facts.num_labels} labels, but the data's largest label is {data_labels - 1}"
         )
+
+
+def _members(path: Path) -> list[Path]:
+    """The folders that hold weights: those of an ensemble of shards, or the directory itself."""
+    if not (path / ENSEMBLE).is_file():
+        return [path]
+    names = _read_json(path / ENSEMBLE).get("members")
+    if not isinstance(names, list) or not names or not all(_MEMBER.fullmatch(str(name)) for name in names):
+        raise BadModel(f"{path}/{ENSEMBLE}: members must name folders such as shard-00")
+    return [path / str(name) for name in names]
+
+
+def _check_weights(path: Path, task: str) -> tuple[dict[str, Any], int | None]:
+    config = _read_json(path / "config.json")
+    if "auto_map" in config:
+        raise BadModel(
+            f"{path}/config.json: auto_map asks for code of its own; only architectures of transformers are served"
+        )
+    _check_architecture(path, config, task)
+    tensors = _tensors(path)
+    return config, _check_head(path, config, tensors) if task != "causal-lm" else None
 
 
 def _refuse_pickles(path: Path) -> None:
