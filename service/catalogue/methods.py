@@ -1,6 +1,7 @@
 """The unlearning methods. Adding one: a file in workers/methods, an entry here, a test."""
 
 from service.catalogue.parameters import (
+    AdapterParams,
     NablaTauParams,
     NegativeGradientPlusParams,
     RefitParams,
@@ -32,6 +33,17 @@ METHODS: tuple[MethodSpec, ...] = (
         summary="retrain only the shards that held a forgotten record, from the slice that held it",
         guarantee="exact by procedure: byte for byte the training of the retained records with the same assignment",
         source="SISA, Bourtoule et al. 2021, arXiv 1912.03817",
+    ),
+    MethodSpec(
+        name="adapter",
+        target="workers.methods.adapter:adapter",
+        params=AdapterParams,
+        kind="exact",
+        tasks=ALL_TASKS,
+        needs=("recipe", "parts"),
+        summary="retrain or drop only the adapters of the cohorts that held a forgotten record, and average again",
+        guarantee="exact by procedure for what was learnt on top of the frozen base",
+        source="LoRA, Hu et al. 2022, arXiv 2106.09685, one adapter for each cohort as in SISA",
     ),
     MethodSpec(
         name="refit",

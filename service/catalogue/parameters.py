@@ -25,6 +25,10 @@ class ShardedParams(MethodParams):
     start: Literal["newest", "beginning"] = Field("newest", description="state to go on from")
 
 
+class AdapterParams(MethodParams):
+    """Adapter has none: the recipe decides."""
+
+
 class RefitParams(MethodParams):
     """Refit has none: the recipe decides."""
 

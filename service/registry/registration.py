@@ -12,17 +12,18 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.audit import service as audit
+from service.catalogue.recipes import Recipe
 from service.database import clock, new_id, reading, transaction
 from service.datasets import service as datasets
 from service.datasets.columns import Columns
 from service.datasets.models import Dataset
 from service.datasets.records import known_ids, read_record_ids
 from service.errors import BadDataset, BadModel, BadParameters, Conflict
-from service.registry import placement, repository
+from service.registry import placement, pools, repository
 from service.registry.directories import RECORD_IDS, ModelFacts, check_labels, check_model
 from service.registry.manifests import describe_version
 from service.registry.models import Model, Version
-from service.registry.recipes import read_recipe
+from service.registry.recipes import read_recipe, recipe_of
 from service.verification.policy import Policy, load_policy
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -158,7 +159,7 @@ def _store_further(session: Session, model: Model, bundle: _Bundle, now: datetim
     if len(datasets.tombstones(session, model.id)) != bundle.forgotten:
         raise Conflict(f"model {model.name!r} has forgotten further records meanwhile; try again")
     _refuse_retired(session, model, bundle.weights.digest, serving)
-    dataset = session.get_one(Dataset, model.dataset_id)
+    recipe, dataset = recipe_of(model, serving), session.get_one(Dataset, model.dataset_id)
     if datasets.is_same(dataset, bundle.dataset):
         _discard(bundle.dataset.index_path.parent)
     else:
@@ -174,6 +175,7 @@ def _store_further(session: Session, model: Model, bundle: _Bundle, now: datetim
         _land(session, bundle)
         data = {"dataset": dataset.digest, "policy": model.policy_digest}
         audit.record(session, "model.updated", actor=bundle.actor, ref=model.id, data=data)
+        _end_references(session, model, replaced, recipe, serving, bundle.actor, now)
         return serving
     version = _serve(session, model, dataset, bundle, now, parent=serving)
     # Deletions are resolved in the new data from now on, so nothing trained on the old may be served again.
@@ -181,7 +183,18 @@ def _store_further(session: Session, model: Model, bundle: _Bundle, now: datetim
     repository.retire(session, serving.id, now, end)
     if end is not None:
         repository.condemn_retired(session, model.id, end)
+    _end_references(session, model, replaced, recipe, version, bundle.actor, now)
     return version
+
+
+def _end_references(
+    session: Session, model: Model, replaced: bool, recipe: Recipe | None, version: Version, actor: str, now: datetime
+) -> None:
+    """References are comparable with a model on the same data and by the same recipe; another one needs its own."""
+    if replaced:
+        pools.end_pool(session, model, now, actor=actor, why="other data was registered")
+    elif recipe_of(model, version) != recipe:
+        pools.end_pool(session, model, now, actor=actor, why="the model has another recipe")
 
 
 def _refuse_retired(session: Session, model: Model, digest: str, serving: Version) -> None:

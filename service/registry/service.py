@@ -18,6 +18,7 @@ from service.registry import repository
 from service.registry.destruction import mark_job_artefacts_destroyed, sweep_destroyed, track_artefact
 from service.registry.manifests import describe_version
 from service.registry.models import Model, Version
+from service.registry.pools import pool_of
 from service.registry.registration import register_model
 from service.registry.repository import (
     get_model,
@@ -38,6 +39,7 @@ __all__ = [
     "list_models",
     "mark_job_artefacts_destroyed",
     "model_ids",
+    "pool_of",
     "publish_version",
     "register_model",
     "serving_version",

@@ -11,13 +11,14 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from service.catalogue.lineage import LINEAGE
 from service.catalogue.recipes import Recipe
 from service.errors import BadModel, MethodRefused
 from service.registry.directories import check_model
 from tests.workers import factories
 from tests.workers.factories import MemoryRecords
 from workers.lineage.recorder import TrainingRecorder
-from workers.modeling.directories import LINEAGE, directory_digest, sha256_file
+from workers.modeling.directories import directory_digest, sha256_file
 from workers.modeling.fresh import Provenance
 from workers.modeling.loading import load_model, load_task, weight_files
 from workers.modeling.parts import StoredParts

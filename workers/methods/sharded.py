@@ -24,13 +24,9 @@ def sharded(problem: Problem, params: ShardedParams, context: Context, out_dir: 
     """Write the model without the forgotten records. Raises MethodRefused where it cannot be exact."""
     if problem.recipe is None or not problem.recipe.sharding.on:
         raise MethodRefused("the model was not trained in shards: its recipe has no [sharding]")
-    beginning = params.start == "beginning"
-    record, inherited = retrain_shards(problem, problem.recipe, out_dir, context, beginning)
-    touched = sorted(inherited.first)
-    notes = [
-        f"{len(touched)} of {inherited.stored.facts.parts} shards held a forgotten record; the others are unchanged, "
-        "byte for byte"
-    ]
+    record, job = retrain_shards(problem, out_dir, context, params.start == "beginning")
+    touched = len(job.inherited.first) if job.inherited is not None else 0
+    notes = [f"{touched} of {job.parts} shards held a forgotten record; the others are unchanged, byte for byte"]
     ensemble = read_ensemble(out_dir)
     if ensemble is not None:
         notes.append(f"published as {len(ensemble.members)} shards: {ensemble.reason}")

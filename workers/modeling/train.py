@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from service.catalogue.lineage import LINEAGE
 from service.catalogue.recipes import Recipe
+from workers.modeling.adapters import train_adapters
 from workers.modeling.batching import Encoded
 from workers.modeling.devices import seed_everything
-from service.catalogue.lineage import LINEAGE
 from workers.modeling.directories import building
 from workers.modeling.fresh import Provenance, fresh_model, provenance_of
 from workers.modeling.problem import Context, Outcome, Problem
@@ -34,6 +35,8 @@ def train_into(
     """Train into an existing empty directory; errors as for `train_by_recipe`."""
     if recipe.sharding.on:
         return train_shards(recipe, data, directory, seed, context, provenance)
+    if recipe.adapters is not None:
+        return train_adapters(recipe, data, directory, seed, context, provenance)
     clock = Clock()
     seed_everything(seed, context.threads)
     loaded = fresh_model(recipe, data, directory, provenance, context)
