@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 TASK_ADVANCE = "lethe.advance"
 TASK_DELIVER = "lethe.deliver"
+TASK_PLAN_REFERENCES = "references.plan"
+TASK_TRAIN_REFERENCE = "references.train"
+TASK_REFERENCE_TABLES = "references.tables"
 QUEUE_CPU = "cpu"
 QUEUE_GPU = "gpu"
 

@@ -16,9 +16,13 @@ from service.database import clock, new_id, reading, transaction
 from service.registry import files, repository
 from service.registry.models import Artefact, Version
 from service.registry.placement import UNPUBLISHED
+from service.registry.pools import MEMBER, TABLE
 from service.settings import get_settings
 
 log = structlog.get_logger(__name__)
+
+_ANNOUNCED = (MEMBER, TABLE)
+"""Kinds whose row comes before the files, and gets a digest with them."""
 
 
 def track_artefact(
@@ -104,7 +108,7 @@ def _is_due(session: Session, row: Version | Artefact, now: datetime) -> bool:
 
 def _close(session: Session, row: Version | Artefact, now: datetime) -> bool:
     """There was nothing to delete, or another row answers for it."""
-    if isinstance(row, Artefact) and row.kind == UNPUBLISHED:
+    if isinstance(row, Artefact) and (row.kind == UNPUBLISHED or (row.kind in _ANNOUNCED and row.digest is None)):
         # It was published after all, or never came to be: a record of its destruction would be untrue.
         repository.drop_artefact(session, row.id)
         return False
