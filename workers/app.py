@@ -16,7 +16,7 @@ from service import database, queue
 from service.logs import configure_logging
 from service.settings import get_settings
 
-celery = Celery("lethe", include=["workers.tasks.advance", "workers.tasks.deliver"])
+celery = Celery("lethe", include=["workers.tasks.advance", "workers.tasks.deliver", "workers.tasks.references"])
 celery.conf.update(queue.celery_options())
 
 

@@ -1,17 +1,19 @@
-"""One heavy stage in a fresh process: `python -m workers.runner CLAIM_JSON FD`.
+"""Heavy work in a fresh process: `python -m workers.runner KIND CLAIM_JSON FD`.
 
-Exit code 0: the stage has stored its result under the fence. Otherwise one JSON line {code, detail} goes to the pipe
-FD, and the parent records it.
+KIND is "stage" (of a job) or "references" (of a pool). Exit code 0: the result is stored under the fence. Otherwise
+one JSON line {code, detail} goes to the pipe FD, and the parent records it.
 """
 
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import structlog
 
 from service.errors import LeaseLost
-from service.jobs.leases import Claim
 from service.logs import configure_logging
 from service.settings import get_settings
 
@@ -19,15 +21,13 @@ log = structlog.get_logger(__name__)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the claimed stage; returns the exit code."""
-    from workers.tasks.advance import run_stage
+    """Do the claimed work; returns the exit code."""
     from workers.tasks.causes import cause_of
 
-    claim, pipe = Claim(**json.loads(arguments[0])), int(arguments[1])
+    claim, pipe = json.loads(arguments[1]), int(arguments[2])
     configure_logging(get_settings().log_level)
-    structlog.contextvars.bind_contextvars(job=claim.job_id, stage=claim.stage, fence=claim.fence)
     try:
-        run_stage(claim)
+        _work(arguments[0], claim)()
     except Exception as error:  # the edge of this process
         cause = error if isinstance(error, LeaseLost) else cause_of(error)
         if cause.code not in ("lease_lost", "cancelled"):
@@ -35,6 +35,20 @@ def main(arguments: list[str]) -> int:
         os.write(pipe, json.dumps({"code": cause.code, "detail": cause.detail}).encode())
         return 1
     return 0
+
+
+def _work(kind: str, claim: dict[str, Any]) -> Callable[[], None]:
+    if kind == "references":
+        from service.references.leases import Claim as PoolClaim
+        from workers.tasks.reference_work import run
+
+        structlog.contextvars.bind_contextvars(pool=claim["pool_id"], task=claim["task"], fence=claim["fence"])
+        return partial(run, PoolClaim(**claim))
+    from service.jobs.leases import Claim
+    from workers.tasks.advance import run_stage
+
+    structlog.contextvars.bind_contextvars(job=claim["job_id"], stage=claim["stage"], fence=claim["fence"])
+    return partial(run_stage, Claim(**claim))
 
 
 if __name__ == "__main__":

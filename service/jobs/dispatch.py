@@ -7,7 +7,7 @@ the estimated run time is near. One job per model at a time; requests that arriv
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,8 @@ from service.deletion.models import DeletionRequest, RequestTarget
 from service.jobs import events
 from service.jobs.leases import OPEN
 from service.jobs.models import Job
+from service.jobs.stages import HEAVY
+from service.references.messages import Jobs
 from service.registry.models import Model, Version
 from service.verification.policy import Policy
 
@@ -69,6 +71,17 @@ def waiting_batches(session: Session) -> list[Waiting]:
         .group_by(RequestTarget.model_id)
     )
     return [Waiting(*row) for row in session.execute(query)]
+
+
+def what_jobs_need() -> Jobs:
+    """What the training of references has to leave room for."""
+    with reading() as session:
+        now = clock(session)
+        free = or_(Job.lease_until.is_(None), Job.lease_until < now)
+        waiting = select(Job.id).where(Job.status.in_(OPEN), Job.stage.in_(HEAVY), free)
+        busy = set(session.scalars(select(Job.model_id).where(Job.status.in_(OPEN))))
+        busy.update(batch.model_id for batch in waiting_batches(session))
+        return Jobs(busy, session.scalar(waiting.limit(1)) is not None)
 
 
 def dispatch() -> list[str]:

@@ -19,6 +19,8 @@ from service.deletion import repository
 from service.jobs import dispatch, service
 from service.jobs.stages import queue_of
 from service.notify import outbox
+from service.references import messages as references
+from service.registry import pools
 from service.registry import service as registry
 from service.settings import get_settings
 
@@ -33,6 +35,8 @@ def tick() -> None:
     dispatch.dispatch()
     for job_id, stage in service.take_messages():
         queue.send(queue.TASK_ADVANCE, job_id, stage, queue=queue_of(stage))
+    for task, row_id in references.take_messages(dispatch.what_jobs_need):
+        queue.send(task, row_id, queue=queue.QUEUE_GPU)
     with transaction() as session:
         messages = outbox.take_due(session)
         webhooks = [(message.id, str(message.attempts)) for message in messages if message.topic == outbox.WEBHOOK]
@@ -49,6 +53,8 @@ def sweep() -> None:
         now = clock(session)
         repository.purge_keys(session, now)
     registry.sweep_destroyed(now)
+    with transaction() as session:
+        pools.note_destroyed(session)
 
 
 def run(stop: threading.Event, heartbeat: Callable[[], None] = lambda: None) -> None:

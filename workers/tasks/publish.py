@@ -1,6 +1,7 @@
 """Stage publish: the point of no return. One transaction checks the fence, moves the serving pointer, retires the old
 version, writes the tombstones and the audit event."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,17 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from service.database import clock
+from service.database import clock, reading
 from service.datasets import service as datasets
 from service.deletion import lifecycle
-from service.errors import JobError
+from service.errors import JobError, LetheError
 from service.jobs import events, leases, service
 from service.jobs.models import Attempt, Job
-from service.registry import files, placement
+from service.registry import files, placement, pools
 from service.registry import service as registry
 from service.registry.manifests import describe_version
 from service.registry.models import Model
+from workers.tasks.contamination import affected_by
 from workers.tasks.work import Work
 
 
@@ -29,8 +31,20 @@ def run(work: Work) -> None:
     if not _seal_requests(work):
         return
     weights = _prepare(work, passed[-1])
+    affected = _known(work)
     with work.fenced() as session:
-        _switch(session, work, passed[-1], weights)
+        _switch(session, work, passed[-1], weights, affected)
+
+
+def _known(work: Work) -> pools.Affected:
+    """Which references hold the forget set, read before the transaction: that is short, and a large plan is not."""
+    affected = affected_by(work.forget_ids(), reserve=work.dataset.holdout_path is None)
+    with reading() as session:
+        pool = registry.pool_of(session, work.model)
+    if pool is not None:
+        with suppress(LetheError):  # which the transaction meets again, and answers
+            affected(pool.path)
+    return affected
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,7 @@ def _prepare(work: Work, attempt: Attempt) -> _Weights:
     return _Weights(candidate, home, digest, manifest, row_id)
 
 
-def _switch(session: Session, work: Work, attempt: Attempt, weights: _Weights) -> None:
+def _switch(session: Session, work: Work, attempt: Attempt, weights: _Weights, affected: pools.Affected) -> None:
     job, now = work.job, clock(session)
     model = session.get_one(Model, work.model.id)
     if model.dataset_id != work.dataset.id:
@@ -98,6 +112,7 @@ def _switch(session: Session, work: Work, attempt: Attempt, weights: _Weights) -
         now=now,
     )
     datasets.add_tombstones(session, work.model.id, job.id, work.forget_ids(), now)
+    pools.forget(session, model=model, version=version, affected=affected, policy=work.policy, job_id=job.id, now=now)
     session.execute(update(Job).where(Job.id == job.id).values(new_version_id=version.id))
     events.emit(session, job.id, "stage", stage="publish", status="done", version=version.number)
     leases.move_on(session, job.id, "attest")

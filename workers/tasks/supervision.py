@@ -1,6 +1,6 @@
-"""Keeping a lease while a stage runs, and stopping the stage when the lease or its reason is gone.
+"""Keeping a lease while work runs, and stopping the work when the lease or its reason is gone.
 
-Light stages run in this process beside a heartbeat thread. Heavy stages run in a fresh subprocess: its memory returns
+Light stages run in this process beside a heartbeat thread. Heavy work runs in a fresh subprocess: its memory returns
 to the machine, an out-of-memory kill hits only it, and it can be cancelled whatever pool Celery uses.
 """
 
@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from service import errors
 from service.errors import Cancelled, JobError, LeaseLost, OutOfMemory
@@ -20,6 +21,67 @@ from service.jobs import leases, service
 from service.settings import get_settings
 
 _CHECK_SECONDS = 0.5
+
+
+class Lease(Protocol):
+    """What has to be asked of a claim while its work runs elsewhere.
+
+    `kind` and `argument` tell the process what to do (workers/runner.py), `name` tells people.
+    """
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def argument(self) -> dict[str, Any]: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def claims(self) -> int: ...
+
+    def renew(self) -> bool:
+        """Extend the lease; False where it is lost."""
+        ...
+
+    def check(self) -> None:
+        """Raises Cancelled or LeaseLost where the work is not wanted any more."""
+        ...
+
+    def release(self) -> None:
+        """Give the work back undone."""
+        ...
+
+
+@dataclass(frozen=True)
+class StageLease:
+    """The lease of a job's stage."""
+
+    claim: leases.Claim
+    kind = "stage"
+
+    @property
+    def argument(self) -> dict[str, Any]:
+        return asdict(self.claim)
+
+    @property
+    def name(self) -> str:
+        return f"{self.claim.stage} of job {self.claim.job_id}"
+
+    @property
+    def claims(self) -> int:
+        return self.claim.claims
+
+    def renew(self) -> bool:
+        return leases.renew(self.claim.job_id, self.claim.fence)
+
+    def check(self) -> None:
+        if service.is_abandoned(self.claim.job_id):
+            raise Cancelled("every request of the job was cancelled")
+
+    def release(self) -> None:
+        leases.release(self.claim.job_id, self.claim.fence)
 
 
 def run_here(claim: leases.Claim, stage: Callable[[], None]) -> None:
@@ -42,29 +104,34 @@ def _renew_until(claim: leases.Claim, done: threading.Event) -> None:
 
 
 def run_in_process(claim: leases.Claim, _stage: Callable[[], None]) -> None:
-    """Run a heavy stage by `python -m workers.runner`, renewing the lease and watching for cancellation.
+    """Run a heavy stage in a process of its own. Raises as `run_process` does."""
+    run_process(StageLease(claim))
+
+
+def run_process(lease: Lease) -> None:
+    """Run work by `python -m workers.runner`, renewing the lease and watching for cancellation.
 
     Raises LeaseLost, Cancelled, or the JobError that the runner reported or died of.
     """
     read_end, write_end = os.pipe()
-    command = [sys.executable, "-m", "workers.runner", json.dumps(asdict(claim)), str(write_end)]
+    arguments = [lease.kind, json.dumps(lease.argument), str(write_end)]
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "workers.runner", *arguments],
         pass_fds=(write_end,),
         start_new_session=True,
         preexec_fn=_die_with_parent,  # noqa: PLW1509 - one async-signal-safe call
     )
     os.close(write_end)
     try:
-        _watch(claim, process)
+        _watch(lease, process)
     finally:
         _kill(process)
         with os.fdopen(read_end) as pipe:
             report = pipe.read()
-    _raise_outcome(claim, process.returncode, report)
+    _raise_outcome(lease, process.returncode, report)
 
 
-def _watch(claim: leases.Claim, process: subprocess.Popen[bytes]) -> None:
+def _watch(lease: Lease, process: subprocess.Popen[bytes]) -> None:
     interval = get_settings().jobs.lease_seconds / 3
     waited = 0.0
     while True:
@@ -75,28 +142,25 @@ def _watch(claim: leases.Claim, process: subprocess.Popen[bytes]) -> None:
             waited += _CHECK_SECONDS
         if waited >= interval:
             waited = 0.0
-            if not leases.renew(claim.job_id, claim.fence):
-                raise LeaseLost(f"job {claim.job_id}: the lease was taken over while {claim.stage} ran")
-        if service.is_abandoned(claim.job_id):
-            raise Cancelled("every request of the job was cancelled")
+            if not lease.renew():
+                raise LeaseLost(f"{lease.name}: the lease was taken over while it ran")
+        lease.check()
 
 
-def _raise_outcome(claim: leases.Claim, returncode: int, report: str) -> None:
+def _raise_outcome(lease: Lease, returncode: int, report: str) -> None:
     if returncode == 0:
         return
     if report:
         cause = json.loads(report)
         kinds = {cls.code: cls for cls in (JobError, OutOfMemory, errors.DiskFull, LeaseLost, Cancelled)}
         raise kinds.get(cause["code"], JobError)(cause["detail"])
-    if returncode == -signal.SIGKILL and claim.claims < 2:
+    if returncode == -signal.SIGKILL and lease.claims < 2:
         # The kernel's out-of-memory killer and an operator's kill look alike: one more try tells them apart.
-        leases.release(claim.job_id, claim.fence)
-        raise LeaseLost(f"job {claim.job_id}: the process of {claim.stage} was killed; the stage will be begun again")
+        lease.release()
+        raise LeaseLost(f"{lease.name}: its process was killed; it will be begun again")
     if returncode == -signal.SIGKILL:
-        raise OutOfMemory(
-            f"the process of {claim.stage} was killed twice, most likely for memory; retry on a larger worker"
-        )
-    raise JobError(f"the process of {claim.stage} ended with code {returncode} and no report; see the worker's log")
+        raise OutOfMemory(f"{lease.name}: killed twice, most likely for memory; retry on a larger worker")
+    raise JobError(f"{lease.name}: the process ended with code {returncode} and no report; see the worker's log")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
