@@ -21,7 +21,7 @@ class _Lethe(LazyGroup):
         "demo": Lazy("entry:demo", "Run the main job end to end on two small models."),
         "doctor": Lazy("service.cli.doctor:command", "Check the installation."),
         "requests": Lazy("service.cli.requests:command", "Create, follow and list deletion requests over HTTP."),
-        "models": Lazy("service.cli.models:command", "Register, list and serve models."),
+        "models": Lazy("service.cli.models:command", "Register, prepare, list and serve models."),
         "train": Lazy("entry:train", "Train a model by a recipe."),
         "unlearn": Lazy("entry:unlearn", "Make a model directory forget records, without the service."),
         "evaluate": Lazy("entry:evaluate", "Judge a candidate model directory."),

@@ -11,10 +11,13 @@ from service.cli.output import AsJson, print_json, print_table
 
 
 class _Models(LazyGroup):
-    table: ClassVar = {"serve": Lazy("entry:serve", "Run the reference inference server of a model.")}
+    table: ClassVar = {
+        "prepare": Lazy("entry:prepare", "Build a model's pool of reference models, or say what it would cost."),
+        "serve": Lazy("entry:serve", "Run the reference inference server of a model."),
+    }
 
 
-command = typer.Typer(cls=_Models, help="Register, list and serve models.", no_args_is_help=True)
+command = typer.Typer(cls=_Models, help="Register, prepare, list and serve models.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
 
