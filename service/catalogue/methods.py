@@ -5,6 +5,7 @@ from service.catalogue.parameters import (
     NablaTauParams,
     NegativeGradientPlusParams,
     RefitParams,
+    ReplayParams,
     RetrainParams,
     ShardedParams,
 )
@@ -22,6 +23,17 @@ METHODS: tuple[MethodSpec, ...] = (
         summary="train by the recipe without the forgotten records",
         guarantee="exact by procedure: the forgotten records are in no batch",
         source="the reference of every unlearning paper",
+    ),
+    MethodSpec(
+        name="replay",
+        target="workers.methods.replay:replay",
+        params=ReplayParams,
+        kind="exact",
+        tasks=ALL_TASKS,
+        needs=("recipe", "lineage"),
+        summary="repeat the logged training without the forgotten records, from before the first of them was met",
+        guarantee="exact by procedure: byte for byte the logged run without the forgotten records",
+        source="deterministic replay, arXiv 2508.12220",
     ),
     MethodSpec(
         name="sharded",

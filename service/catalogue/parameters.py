@@ -19,6 +19,12 @@ class RetrainParams(MethodParams):
     """Retraining has none: the recipe decides."""
 
 
+class ReplayParams(MethodParams):
+    """Replay. `start` "beginning" repeats the whole run: the same bytes at the full cost, for a check."""
+
+    start: Literal["newest", "beginning"] = Field("newest", description="checkpoint to go on from")
+
+
 class ShardedParams(MethodParams):
     """Sharded. `start` "beginning" trains the affected shards anew: the same bytes, without their earlier states."""
 

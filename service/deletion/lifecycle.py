@@ -1,6 +1,7 @@
 """What jobs do to requests: the half of a request's life that no caller drives. Always in the job's transaction."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, case, func, select, update
@@ -44,6 +45,11 @@ def seal_cancellation(session: Session, request_ids: Sequence[str]) -> list[str]
     wanted = and_(DeletionRequest.id.in_(request_ids), DeletionRequest.status.not_in(FINAL))
     _run(session, update(DeletionRequest).where(wanted).values(cancellable=False))
     return sorted(session.scalars(select(DeletionRequest.id).where(wanted)))
+
+
+def earliest_due(session: Session, request_ids: Sequence[str]) -> datetime | None:
+    """The first deadline among these requests; None where there is none."""
+    return session.scalar(select(func.min(DeletionRequest.due_at)).where(DeletionRequest.id.in_(request_ids)))
 
 
 def open_subjects(session: Session, request_ids: Iterable[str]) -> dict[str, list[dict[str, str]]]:

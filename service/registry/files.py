@@ -9,6 +9,8 @@ from pathlib import Path
 
 import rfc8785
 
+from service.catalogue.lineage import LINEAGE
+
 
 def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Replace a file; after a crash it holds the old content or the new, never a part of either."""
@@ -37,9 +39,10 @@ def digest_file(path: Path) -> str:
 
 
 def digest_directory(directory: Path) -> dict[str, str]:
-    """Relative POSIX path -> SHA-256 of every file below a directory, sorted by path."""
+    """Relative POSIX path -> SHA-256 of every file below a directory but its lineage, sorted by path."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): digest_file(path) for path in files}
+    names = {path: path.relative_to(directory) for path in files}
+    return {name.as_posix(): digest_file(path) for path, name in names.items() if name.parts[0] != LINEAGE}
 
 
 def manifest_digest(files: dict[str, str]) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.audit import service as audit
+from service.catalogue.lineage import CANARY_PREFIX
 from service.catalogue.recipes import Recipe
 from service.database import clock, new_id, reading, transaction
 from service.datasets import service as datasets
@@ -109,7 +110,9 @@ def _check_provenance(name: str, path: Path, prepared: datasets.PreparedDataset)
     record = path / RECORD_IDS
     if not record.is_file():
         return len(forgotten)
-    trained = {record_id for ids in read_record_ids(record) for record_id in ids}
+    seen = {record_id for ids in read_record_ids(record) for record_id in ids}
+    # Canaries are the service's own and in no data set.
+    trained = {record_id for record_id in seen if not record_id.startswith(CANARY_PREFIX)}
     if trained & forgotten:
         count = len(trained & forgotten)
         raise BadModel(f"{record}: lists {count} records that {name!r} was made to forget; train without them")
@@ -230,6 +233,7 @@ def _serve(
     )
     session.add(version)
     session.flush()
+    repository.track_lineage(session, version, now)
     data = {"model": model.id, "number": version.number, "digest": bundle.weights.digest, "dataset": dataset.digest}
     data |= {"records": dataset.records, "policy": model.policy_digest}
     audit.record(session, "version.registered", actor=bundle.actor, ref=version_id, data=data)

@@ -7,7 +7,10 @@ from typing import Any
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from service.catalogue.lineage import LINEAGE
+from service.database import new_id
 from service.errors import Conflict, NotFound
+from service.registry.files import digest_file
 from service.registry.models import Artefact, Model, Version
 from service.settings import get_settings
 
@@ -85,10 +88,26 @@ def condemn_job_files(session: Session, job_id: str, now: datetime) -> None:
 
 
 def condemn_retired(session: Session, model_id: str, destroy_by: datetime) -> None:
-    """Give every retired version of a model an end: it may have been trained on what was just forgotten."""
+    """Give every retired version of a model, and its lineage, an end: it may hold what was just forgotten."""
     later = or_(Version.destroy_by.is_(None), Version.destroy_by > destroy_by)
     retired = update(Version).where(Version.model_id == model_id, Version.state == "retired", later)
     session.execute(retired.values(destroy_by=destroy_by))
+    folders = select(Version.path.concat(f"/{LINEAGE}")).where(Version.model_id == model_id, Version.state == "retired")
+    later = or_(Artefact.destroy_by.is_(None), Artefact.destroy_by > destroy_by)
+    lineage = update(Artefact).where(Artefact.kind == LINEAGE, Artefact.path.in_(folders), later)
+    session.execute(lineage.where(Artefact.destroyed_at.is_(None)).values(destroy_by=destroy_by))
+
+
+def track_lineage(session: Session, version: Version, now: datetime) -> None:
+    """Note what the training of a version left beside its weights: checkpoints, order log, canaries."""
+    folder = Path(version.path) / LINEAGE
+    known = select(Artefact.id).where(Artefact.path == str(folder), Artefact.destroyed_at.is_(None))
+    if folder.is_dir() and session.scalar(known.limit(1)) is None:
+        digest = digest_file(folder / "lineage.json") if (folder / "lineage.json").is_file() else None
+        row = Artefact(id=new_id("art"), model_id=version.model_id, kind=LINEAGE, path=str(folder), digest=digest)
+        row.created_at = now
+        session.add(row)
+        session.flush()
 
 
 def doomed_versions(session: Session, now: datetime) -> list[Version]:

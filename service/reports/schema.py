@@ -106,6 +106,7 @@ class PlanPart(BaseModel):
     rungs: list[dict[str, Any]]
     why: str
     alternatives: list[Any] = []
+    estimates: list[dict[str, Any]] = []
     expected_seconds: float | None = None
 
 

@@ -1,6 +1,7 @@
 """The sections behind page one: deadline, data, plan, publication, log, and how to check it all."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -73,6 +74,8 @@ def _plan(target: TargetPart) -> list[Block]:
     rows: list[list[Cell]] = [["Planned order", ", then ".join(str(rung.get("method")) for rung in plan.rungs)]]
     if plan.alternatives:
         rows.append(["Alternatives", "; ".join(_plain(entry) for entry in plan.alternatives)])
+    if plan.estimates:
+        rows.append(["Estimated cost", "; ".join(_estimate(entry) for entry in plan.estimates)])
     rows.append(["Expected run time", seconds(plan.expected_seconds)])
     if target.policy:
         rows.append(["Policy digest", mono(target.policy.digest)])
@@ -84,6 +87,11 @@ def _plan(target: TargetPart) -> list[Block]:
         bullets([line for attempt in target.attempts for line in _attempt_notes(attempt)]),
         *figures(target.plots, "curve"),
     ]
+
+
+def _estimate(entry: Mapping[str, Any]) -> str:
+    time = f", {seconds(entry['seconds'])}" if entry.get("seconds") is not None else ""
+    return f"{entry.get('method')} {entry.get('share', 0.0):.0%} of a training{time}"
 
 
 def _attempt(attempt: AttemptPart) -> list[Cell]:

@@ -16,7 +16,8 @@ from workers.modeling.directories import directory_digest
 from workers.modeling.loading import load_model
 from workers.modeling.problem import Context, Problem
 from workers.modeling.training_record import read_exposures, read_record
-from workers.planning.attempt import build_problem, run_attempt
+from workers.planning.attempt import run_attempt
+from workers.planning.problems import build_problem, open_line
 
 QUICK = {"passes": 2, "min_steps": 1, "forget_batch": 64}
 
@@ -113,17 +114,8 @@ def test_a_base_without_a_record_is_served_too(digits_line: Line, tmp_path: Path
 
 def test_problems_are_split_by_ids(digits_line: Line) -> None:
     def build(ids: list[str]) -> Problem:
-        return build_problem(
-            base_dir=digits_line.base,
-            task_name="image-classification",
-            data=digits_line.train,
-            held_out=digits_line.held_out,
-            forget_ids=ids,
-            recipe=digits_line.recipe,
-            data_digest="00" * 32,
-            holdout_digest="6b" * 32,
-            columns={},
-        )
+        line = open_line(digits_line.base, "image-classification", digits_line.train, digits_line.held_out, "6b" * 32)
+        return build_problem(line, ids, digits_line.recipe, "00" * 32, {})
 
     problem = build(["d00003", "d00001", "d00003"])
     assert problem.forget.ids.tolist() == ["d00001", "d00003"]
@@ -134,7 +126,7 @@ def test_problems_are_split_by_ids(digits_line: Line) -> None:
         build([])
     with pytest.raises(BadParameters, match="whole data set"):
         build(digits_line.train.ids.tolist())
-    with pytest.raises(BadDataset, match="nobody"):
+    with pytest.raises(BadDataset, match="not in the data"):
         build(["nobody"])
 
 

@@ -20,6 +20,7 @@ from workers.modeling.records import held_out_key, split_held_out
 from workers.modeling.train import Provenance, train_by_recipe
 from workers.modeling.training_record import read_record, weights_digest, write_exposures, write_record
 from workers.planning.evaluation import evaluate
+from workers.planning.problems import open_line
 from workers.planning.provenance import check_provenance
 
 DATA, HOLDOUT = "d1" * 32, "e2" * 32
@@ -37,9 +38,9 @@ class Line:
     retrained: Path
 
     def evaluate(self, candidate: Path, **options: Any) -> Evaluation:
+        line = open_line(self.original, self.data.task, self.data, self.held_out, HOLDOUT)
         given: dict[str, Any] = {
-            "original_dir": self.original, "candidate_dir": candidate, "retrained_dirs": [], "data": self.data,
-            "held_out": self.held_out, "holdout_digest": HOLDOUT, "forget_ids": self.forget, "task": self.data.task,
+            "line": line, "candidate_dir": candidate, "retrained_dirs": [], "forget_ids": self.forget,
             "policy": Policy(), "alpha": None, "ignore_record": False, "context": context(),
         }  # fmt: skip
         found, tables = evaluate(**(given | options))

@@ -6,7 +6,11 @@ import pytest
 
 from service.errors import BadParameters
 from service.verification.policy import Policy
-from workers.planning.ladder import Plan, plan_ladder
+from workers.planning.costs import ExactOption
+from workers.planning.ladder import Plan, Situation, plan_ladder
+
+RETRAIN = ExactOption("retrain", 1.0, "training again")
+REPLAY = ExactOption("replay", 0.6, "from step 40")
 
 
 def plan(policy: Policy | None = None, **changes: Any) -> Plan:
@@ -15,11 +19,11 @@ def plan(policy: Policy | None = None, **changes: Any) -> Plan:
         "forget_records": 120,
         "forget_subjects": 24,
         "data_records": 1000,
-        "has_recipe": True,
         "has_held_out": True,
+        "exact": [RETRAIN],
         "train_seconds": 100.0,
     }
-    return plan_ladder(policy or Policy(), **(facts | changes))
+    return plan_ladder(policy or Policy(), Situation(**(facts | changes)))
 
 
 def names(made: Plan) -> list[str]:
@@ -47,11 +51,11 @@ def test_sets_that_cannot_be_judged_go_to_exact_at_once(change: dict[str, Any], 
     assert names(made) == ["retrain"]
     assert why in made.why
     with pytest.raises(BadParameters, match="no recipe"):
-        plan(**change, has_recipe=False)
+        plan(**change, exact=[])
 
 
 def test_without_a_recipe_the_ladder_ends_before_the_exact_method() -> None:
-    assert names(plan(has_recipe=False)) == ["nabla_tau", "negative_gradient_plus"]
+    assert names(plan(exact=[])) == ["nabla_tau", "negative_gradient_plus"]
 
 
 def test_the_policy_decides_the_number_and_the_names() -> None:
@@ -62,3 +66,45 @@ def test_the_policy_decides_the_number_and_the_names() -> None:
     policy = Policy.model_validate({"ladder": {"methods": ["retrain"]}})
     assert names(plan(policy)) == ["retrain"]
     assert "policy" in plan(policy).why
+
+
+def test_the_cheapest_exact_method_comes_first_and_training_again_stands_behind_it() -> None:
+    made = plan(forget_subjects=2, exact=[REPLAY, RETRAIN])
+    assert names(made) == ["replay", "retrain"]
+    assert {entry.method: (entry.share, entry.seconds) for entry in made.estimates} == {
+        "replay": (0.6, 60.0),
+        "retrain": (1.0, 100.0),
+    }
+    assert made.expected_seconds == 60.0
+
+
+def test_one_that_may_be_refused_has_to_save_something() -> None:
+    made = plan(forget_subjects=2, exact=[ExactOption("replay", 0.95, "early"), RETRAIN])
+    assert names(made) == ["retrain"]
+    assert made.alternatives == ["nabla_tau", "negative_gradient_plus", "replay"]
+
+
+def test_a_cheap_exact_method_is_taken_before_any_approximate_attempt() -> None:
+    made = plan(exact=[ExactOption("replay", 0.2, "first met in step 85 of 100"), RETRAIN])
+    assert names(made) == ["replay", "retrain"]
+    assert "replay costs 20% of a training (first met in step 85" in made.why
+    dear = plan(exact=[ExactOption("replay", 0.3, "first met in step 70"), RETRAIN])
+    assert names(dear) == ["nabla_tau", "negative_gradient_plus", "replay", "retrain"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"edits": 10}, "10 approximate versions"),
+        ({"edited_records": 10}, "1.0% of the data was removed by approximate methods"),
+        ({"seconds_left": 130.0}, "deadline leaves no time"),
+    ],
+)
+def test_what_has_piled_up_or_runs_out_of_time_goes_to_exact(change: dict[str, Any], why: str) -> None:
+    made = plan(**change)
+    assert names(made) == ["retrain"]
+    assert why in made.why
+
+
+def test_a_little_has_not_piled_up() -> None:
+    assert names(plan(edits=9, edited_records=9, seconds_left=141.0))[0] == "nabla_tau"

@@ -67,26 +67,23 @@ def evaluate(
         from service.verification.policy import load_policy
         from workers.modeling.recipe import load_recipe
         from workers.planning import evaluation
+        from workers.planning.problems import open_line
 
-        rules, line = load_policy(policy), load_recipe(recipe) if recipe else None
+        rules, rule = load_policy(policy), load_recipe(recipe) if recipe else None
         ids, records = _ids(forget), open_data(data, task, columns)
         held_out = open_data(holdout, task, columns) if holdout else None
         with running(device, seed, "evaluate") as context:
             found, _ = evaluation.evaluate(
-                original_dir=original,
+                line=open_line(original, task, records, held_out, digest_of(holdout) if holdout else None),
                 candidate_dir=candidate,
                 retrained_dirs=retrained or [],
-                data=records,
-                held_out=held_out,
-                holdout_digest=digest_of(holdout) if holdout else None,
                 forget_ids=ids,
-                task=task,
                 policy=rules,
                 alpha=None,
                 ignore_record=ignore_record,
                 context=context,
                 data_digest=_data_digest(original, data),
-                recipe=line,
+                recipe=rule,
             )
     _show(found, as_json)
     raise typer.Exit(EXITS[found.verdict])

@@ -21,9 +21,9 @@ from workers.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from service.datasets.records import RecordTable
     from workers.modeling.problem import Context, Problem
     from workers.planning.attempt import AttemptResult
+    from workers.planning.problems import Line
 
 SCHEMA = "lethe/unlearning/1"
 
@@ -50,27 +50,19 @@ def unlearn(
 ) -> None:
     """Run one method, or with --method auto the service's ladder and gate; exit 0 when a candidate was written."""
     from service.errors import BadParameters
-    from workers.planning.attempt import build_problem, run_attempt
+    from workers.planning.attempt import run_attempt
+    from workers.planning.problems import build_problem, open_line
 
     if references is not None:
         raise BadParameters("--references: no method of this release uses a reference pool; leave it out")
     chosen = _params(method, params)
     records = open_data(data, task, columns)
     held_out = open_data(holdout, task, columns) if holdout else None
-    problem = build_problem(
-        base_dir=model,
-        task_name=task,
-        data=records,
-        held_out=held_out,
-        forget_ids=read_ids(forget),
-        recipe=choose_recipe(recipe, model),
-        data_digest=digest_of(data),
-        holdout_digest=digest_of(holdout) if holdout else None,
-        columns=_pairs(columns),
-    )
+    line = open_line(model, task, records, held_out, digest_of(holdout) if holdout else None)
+    problem = build_problem(line, read_ids(forget), choose_recipe(recipe, model), digest_of(data), _pairs(columns))
     with running(device, _seed(seed, problem), method) as context:
         if method == "auto":
-            told = _climb(problem, records, held_out, context, policy, out)
+            told = _climb(problem, line, context, policy, out)
         else:
             told = _described(run_attempt(method, chosen, problem, context, out))
     if as_json:
@@ -121,8 +113,7 @@ def _described(result: "AttemptResult") -> dict[str, Any]:
 
 def _climb(
     problem: "Problem",
-    records: "RecordTable",
-    held_out: "RecordTable | None",
+    line: "Line",
     context: "Context",
     policy: Path | None,
     out: Path,
@@ -131,7 +122,7 @@ def _climb(
     from service.verification.policy import load_policy
     from workers.planning.climb import climb
 
-    climbed = climb(problem, records, held_out, load_policy(policy), context, out)
+    climbed = climb(problem, line, load_policy(policy), context, out)
     best = _described(climbed.passed) if climbed.passed else {"schema": SCHEMA, "out": None}
     return best | {"method": "auto", "plan": climbed.plan.model_dump(mode="json"), "attempts": climbed.attempts}
 

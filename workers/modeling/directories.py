@@ -12,11 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from service.catalogue.lineage import LINEAGE
 from service.errors import BadParameters
 
-LINEAGE = "lineage"
-"""Folder of a model directory with what its training recorded. It ends before the version does, so it is no part of
-the version's identity; its own digest stands in the training record."""
 _BLOCK = 1 << 20
 
 

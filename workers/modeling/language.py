@@ -85,6 +85,10 @@ def _padded(encoding: TextEncoding, indices: list[int], pad: int) -> tuple[Tenso
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
+WATCHED = 256
+"""Predictions of a training batch from which learning events are taken."""
+
+
 class TextClassification:
     """Cross-entropy on labels of texts cut to `max_length` tokens."""
 
@@ -197,10 +201,18 @@ class CausalLanguageModelling:
         return sums / self._counts(batch)
 
     def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses [B] and learning events [4, B], means over the loss-bearing tokens."""
+        """Losses [B] and learning events [4, B]: means over every k-th loss-bearing token of a record, from the first.
+
+        k is such that some `WATCHED` predictions of a batch are looked at: over all of them the overhead shows.
+        """
         logits, targets, rows = self._predictions(model, batch)
         losses = self._means(nn.functional.cross_entropy(logits, targets, reduction="none")[None], rows, batch)[0]
-        return losses, self._means(learning_events(logits, targets), rows, batch)
+        counts = torch.bincount(rows, minlength=len(losses))
+        place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+        chosen = (place % max(1, len(rows) // WATCHED) == 0).nonzero()[:, 0]
+        events = learning_events(logits[chosen], targets[chosen])
+        sums = torch.zeros(len(events), len(losses), device=events.device).index_add(1, rows[chosen], events)
+        return losses, sums / torch.bincount(rows[chosen], minlength=len(losses))
 
     def objective(self, losses: Tensor, batch: Batch) -> Tensor:
         """The mean over loss-bearing tokens of the batch."""

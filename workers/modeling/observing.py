@@ -64,14 +64,18 @@ class LineageFacts(BaseModel):
     bytes: int
     canaries: int = 0
     canary_commitment: str | None = None
-    reserved_subjects: int = 0
+    reserved_records: int = 0
 
 
 class Listener(Protocol):
     """Follows the passes and steps of one training loop."""
 
+    def watches(self, epoch: int) -> bool:
+        """Whether the learning events of this epoch are wanted."""
+        ...
+
     def seen(self, batch: MicroBatch, events: Tensor | None) -> None:
-        """After each pass; `events` float32 [4, B] as in `tasks.learning_events`, None if it was empty."""
+        """After each pass; `events` float32 [4, B] as in `tasks.learning_events`, None if none were wanted."""
         ...
 
     def stepped(self, done: int) -> None:

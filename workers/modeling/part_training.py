@@ -265,6 +265,9 @@ class _Listener:
     def __init__(self, recorder: Recorder, rows: NDArray[np.int64], begin: int) -> None:
         self._recorder, self._rows, self._begin = recorder, rows, begin
 
+    def watches(self, epoch: int) -> bool:
+        return self._recorder.watches(epoch)
+
     def seen(self, batch: MicroBatch, events: Tensor | None) -> None:
         rows = self._rows[batch.rows].tolist()
         self._recorder.seen(replace(batch, rows=rows, step=batch.step + self._begin), events)

@@ -11,6 +11,7 @@ drawn once and stored, so that a deletion moves nobody else. In `<model>/lineage
 
 import hashlib
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -197,18 +198,26 @@ class StoredParts:
         if changed:
             raise MethodRefused(f"{changed} of {len(retained)} records are not what they were when it was trained")
 
+    def affected(self, ids: Iterable[str]) -> dict[int, int]:
+        """{part: first slice with one of these records}; parts without any are not named."""
+        return self._first(np.isin(self.table.ids, np.array(list(ids), dtype=str)))
+
     def without(self, retained: Records) -> tuple[PartTable, Records, dict[int, int]]:
         """(table, records in its order, {part: first slice that lost a record}) for the records that stay."""
         rows = {str(name): at for at, name in enumerate(retained.ids)}
         kept = np.isin(self.table.ids, np.asarray(retained.ids, dtype=str))
-        first: dict[int, int] = {}
-        for part, piece in zip(self.table.part[~kept].tolist(), self.table.slice[~kept].tolist(), strict=True):
-            first[part] = min(piece, first.get(part, piece))
+        first = self._first(~kept)
         table = self.table.keep(kept)
         exposures = table.exposures.copy()
         for part, piece in first.items():
             exposures[table.part == part, piece:] = 0
         return replace(table, exposures=exposures), retained.subset([rows[str(name)] for name in table.ids]), first
+
+    def _first(self, wanted: NDArray[np.bool_]) -> dict[int, int]:
+        first: dict[int, int] = {}
+        for part, piece in zip(self.table.part[wanted].tolist(), self.table.slice[wanted].tolist(), strict=True):
+            first[part] = min(piece, first.get(part, piece))
+        return first
 
     def state(self, part: int, piece: int) -> PartState:
         """What is recorded of a stage."""

@@ -23,7 +23,8 @@ class Problem:
 
     `selection` is None where no held-out set was given, `recipe` is None for a model trained elsewhere without one.
     `data_digest` is the digest of the whole data set, forgotten records included. `lineage` is what the training of
-    the served model recorded, None where nothing is left of it.
+    the served model recorded, None where nothing is left of it; `reserved` are records that every training of the line
+    leaves out.
     """
 
     base_dir: Path
@@ -36,6 +37,7 @@ class Problem:
     holdout_digest: str | None
     columns: dict[str, str]
     lineage: History | None = None
+    reserved: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Context:
 class Outcome:
     """What a method did. Passes are counted in batches.
 
-    Points of `curve` hold `step` and what the method knows of `forget_loss`, `selection_loss`, `retain_loss` (mean
-    losses in nats).
+    Points of `curve` hold `step` and what the method knows of `forget_loss`, `selection_loss`, `retain_loss` and, for a
+    training, `loss` (means in nats).
     """
 
     steps: int

@@ -38,7 +38,7 @@ def write_state(place: Path, model: nn.Module, optimizer: Optimizer | None) -> d
     place.mkdir(parents=True)
     parts = {WEIGHTS: model_state(model)}
     if optimizer is not None:
-        parts[OPTIMIZER] = _optimizer_state(optimizer)
+        parts[OPTIMIZER] = optimizer_state(optimizer)
     for name, tensors in parts.items():
         # An empty safetensors file is valid, but the library wants at least one tensor.
         written = {key: value.to("cpu").contiguous() for key, value in tensors.items()} or {_EMPTY: torch.zeros(1)}
@@ -70,10 +70,10 @@ def restore_state(place: Path, files: dict[str, str], model: nn.Module, optimize
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(weights[name])
-    _restore_optimizer(optimizer, states)
+    restore_optimizer(optimizer, states)
 
 
-def _optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
+def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
     """ "INDEX.KEY" -> tensor; empty before the first step."""
     states: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
@@ -84,7 +84,8 @@ def _optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_state` gave; settings such as the learning rate stay those of the optimiser."""
     states: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name != _EMPTY:

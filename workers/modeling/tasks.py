@@ -97,19 +97,12 @@ def learning_events(logits: Tensor, targets: Tensor) -> Tensor:
     largest is the true one. Averaged over training they are proxies of memorization, all four with negative sign
     (Zhao et al. 2024, arXiv 2410.16516).
     """
-    logits = logits.detach().float()
-    normaliser = logits.logsumexp(dim=1)
-    largest, predicted = logits.max(dim=1)
-    own = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
-    mean_logit = torch.einsum("mc,mc->m", (logits - normaliser.unsqueeze(1)).exp(), logits)
-    return torch.stack(
-        [
-            (own - normaliser).exp(),
-            (largest - normaliser).exp(),
-            mean_logit - normaliser,
-            (predicted == targets).float(),
-        ]
-    )
+    log_p = logits.detach().float().log_softmax(dim=1)
+    p = log_p.exp()
+    largest, predicted = p.max(dim=1)
+    own = p.gather(1, targets.unsqueeze(1)).squeeze(1)
+    # In place and summed: an einsum of the same is three times slower on a CPU.
+    return torch.stack([own, largest, p.mul_(log_p).sum(dim=1), (predicted == targets).float()])
 
 
 def label_tensor(labels: list[Any], num_labels: int) -> Tensor:

@@ -34,7 +34,7 @@ class Fitted:
     """What a run did. `exposures` int32 [N]: how often each record was in a batch; `loss` of the last step, nats;
     `passes` forward and backward.
 
-    Points of `curve` hold `step` and `retain_loss`, the mean training loss in nats since the point before.
+    Points of `curve` hold `step` and `loss`, the mean training loss in nats since the point before.
     """
 
     steps: int
@@ -116,6 +116,13 @@ def pass_seed(seed: int, step: int, micro: int) -> int:
     return int(state[0]) & 0x7FFF_FFFF_FFFF_FFFF
 
 
+def seed_pass(seed: int, device: torch.device) -> None:
+    """Seed what a pass may draw from; `torch.manual_seed` also notes a stack trace for a GPU that is not there."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 class Loop:
     """Optimiser steps over given micro-batches.
 
@@ -181,17 +188,18 @@ class Loop:
         return Fitted(done - begin, self._passes, samples, self._guard.last, self.exposures, self._curve)
 
     def _pass(self, batch: MicroBatch) -> None:
-        torch.manual_seed(batch.seed)
-        loss, events = self._forward(batch.rows)
+        seed_pass(batch.seed, self.context.device)
+        watched = self.recorder is not None and self.recorder.watches(batch.epoch)
+        loss, events = self._forward(batch.rows, watched)
         (loss * batch.weight if batch.weight != 1.0 else loss).backward()
         self.exposures[batch.rows] += 1
         self._passes += 1
-        if self.recorder is not None and events is not None:
+        if self.recorder is not None:
             self.recorder.seen(batch, events)
         self._window.append(loss.detach())
         self._check(loss)
 
-    def _forward(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _forward(self, rows: list[int], watched: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         task, device = self.data.task, self.context.device
         batch = self.data.batch(rows, device)
         if self.plan.augmentation == "flip-crop" and "pixel_values" in batch:
@@ -200,7 +208,7 @@ class Loop:
             torch.autocast(device.type, torch.bfloat16) if self.plan.precision == "bf16" else contextlib.nullcontext()
         )
         with mixed, self._running_statistics(len(rows) == 1):
-            if self.recorder is None:
+            if not watched:
                 return task.objective(task.losses(self.model, batch), batch), None
             losses, events = task.watched(self.model, batch)
             return task.objective(losses, batch), events
@@ -216,7 +224,7 @@ class Loop:
 
     def _point(self, done: int, total: int) -> None:
         if self._window and (done % max(1, total // _POINTS) == 0 or done == total):
-            self._curve.append({"step": float(done), "retain_loss": float(torch.stack(self._window).mean())})
+            self._curve.append({"step": float(done), "loss": float(torch.stack(self._window).mean())})
             self._window.clear()
 
     def _check(self, loss: torch.Tensor | None) -> None:

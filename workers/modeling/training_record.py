@@ -43,8 +43,9 @@ class TrainingRecord(BaseModel):
 
     `parent` is the digest of the version it was derived from, null for a model trained from data. `cost` holds
     steps, samples, forward_passes, backward_passes and cpu_seconds of the run, `curve` its training loss (nats) by
-    step, `tokens` how many the records hold (null for images, and where they were not counted), `parts` the digest of
-    parts.json where the model was trained in parts.
+    step, `edits` and `edited_records` the approximate edits since the line was last exact, `tokens` how many the
+    records hold (null for images, and where they were not counted), `parts` the digest of parts.json where the model
+    was trained in parts.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -75,6 +76,8 @@ class TrainingRecord(BaseModel):
     curve: list[dict[str, float]] = Field(default_factory=list)
     lineage: LineageFacts | None = None
     parts: str | None = None
+    edits: int = 0
+    edited_records: int = 0
     parent: str | None = None
     unlearning: Unlearning | None = None
 

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import safe_open
 
 from service.catalogue.methods import find_method
-from service.catalogue.recipes import Recipe
 from service.catalogue.specs import MethodSpec
 from service.errors import BadParameters, JobError
+from workers.lineage.recorder import carry_over
 from workers.modeling.directories import building, directory_digest
-from workers.modeling.loading import weight_files
+from workers.modeling.loading import load_task, weight_files
 from workers.modeling.problem import Context, Outcome, Problem
 from workers.modeling.recipe import recipe_digest
-from workers.modeling.records import Records, held_out_key, split_held_out
 from workers.modeling.training_record import (
     TrainingRecord,
     Unlearning,
@@ -35,6 +35,7 @@ from workers.modeling.training_record import (
     write_exposures,
     write_record,
 )
+from workers.planning.problems import recording
 
 
 @dataclass(frozen=True)
@@ -62,44 +63,6 @@ class AttemptResult:
     code_version: str
 
 
-def build_problem(
-    *,
-    base_dir: Path,
-    task_name: str,
-    data: Records,
-    held_out: Records | None,
-    forget_ids: list[str],
-    recipe: Recipe | None,
-    data_digest: str,
-    holdout_digest: str | None,
-    columns: dict[str, str],
-) -> Problem:
-    """Split data into forget and retain and take the selection quarter of the held-out set.
-
-    Raises BadDataset for an unknown id, BadParameters when the forget set is empty or all of the data.
-    """
-    if not forget_ids:
-        raise BadParameters("the forget set is empty; name at least one record id")
-    rows = np.unique(data.rows_of(forget_ids))
-    if len(rows) == len(data):
-        raise BadParameters("the forget set is the whole data set; retire the model instead")
-    kept = np.setdiff1d(np.arange(len(data)), rows)
-    selection = None
-    if held_out is not None and holdout_digest is not None:
-        selection, _ = split_held_out(held_out, held_out_key(holdout_digest))
-    return Problem(
-        base_dir=base_dir,
-        task_name=task_name,
-        forget=data.subset(rows.tolist()),
-        retain=data.subset(kept.tolist()),
-        selection=selection,
-        recipe=recipe,
-        data_digest=data_digest,
-        holdout_digest=holdout_digest,
-        columns=columns,
-    )
-
-
 def run_attempt(
     method: str, params: dict[str, Any], problem: Problem, context: Context, out_dir: Path
 ) -> AttemptResult:
@@ -115,9 +78,11 @@ def run_attempt(
     _forget_peak(context.device)
     started, started_cpu = time.monotonic(), time.process_time()
     with building(out_dir) as directory:
-        outcome: Outcome = target(problem, chosen, context, directory)
+        outcome: Outcome = target(problem, chosen, recording(problem, context), directory)
         _check_finite(directory)
-        if not outcome.exact:
+        if outcome.exact:
+            _name_method(spec, chosen, problem, directory)
+        else:
             _record_unlearning(spec, chosen, problem, context, outcome, directory, time.monotonic() - started)
     return AttemptResult(
         method=method,
@@ -156,6 +121,7 @@ def _check_needs(spec: MethodSpec, problem: Problem) -> None:
     missing = {
         "recipe": problem.recipe is None and "the recipe of the model",
         "held_out": (problem.selection is None or not len(problem.selection)) and "a held-out set",
+        "lineage": problem.lineage is None and "what the training of the model recorded, and nothing is left of it",
     }
     for need in spec.needs:
         if missing.get(need):
@@ -193,6 +159,26 @@ def _check_finite(directory: Path) -> None:
                     raise JobError(f"the weights of {name} are not finite; lower the learning rate")
 
 
+def _name_method(spec: MethodSpec, params: BaseModel, problem: Problem, directory: Path) -> None:
+    """Which method made an exact candidate from which version; `retrain` is the recipe itself, without a parent."""
+    record = read_record(directory)
+    if record is None:
+        raise JobError(f"{spec.name} left no training record")
+    if spec.name != "retrain":
+        record.parent = directory_digest(problem.base_dir)
+        record.unlearning = _unlearning(spec, params, problem)
+        write_record(directory, record)
+
+
+def _unlearning(spec: MethodSpec, params: BaseModel, problem: Problem) -> Unlearning:
+    return Unlearning(
+        method=spec.name,
+        params=params.model_dump(mode="json"),
+        forget_digest=forget_digest(problem.forget.ids),
+        forget_records=len(problem.forget),
+    )
+
+
 def _record_unlearning(
     spec: MethodSpec,
     params: BaseModel,
@@ -228,14 +214,22 @@ def _record_unlearning(
         cost={"forward_passes": outcome.forward_passes, "backward_passes": outcome.backward_passes},
         exposures_digest=digest,
         parent=directory_digest(problem.base_dir),
-        unlearning=Unlearning(
-            method=spec.name,
-            params=params.model_dump(mode="json"),
-            forget_digest=forget_digest(problem.forget.ids),
-            forget_records=len(problem.forget),
-        ),
+        unlearning=_unlearning(spec, params, problem),
+        tokens=_tokens_left(problem, base),
+        edits=(base.edits if base else 0) + 1,
+        edited_records=(base.edited_records if base else 0) + len(problem.forget),
+        lineage=carry_over(problem.base_dir, directory, set(problem.forget.ids.tolist()), problem.reserved),
     )
     write_record(directory, record)
+
+
+def _tokens_left(problem: Problem, base: TrainingRecord | None) -> int | None:
+    """Tokens of the retained records, where the base's were counted."""
+    if base is None or base.tokens is None:
+        return None
+    task = load_task(problem.base_dir, problem.task_name)
+    lengths = task.encode(problem.forget.take(range(len(problem.forget)))).lengths
+    return base.tokens - sum(lengths) if lengths is not None else None
 
 
 def _write_kept(problem: Problem, base: TrainingRecord | None, directory: Path) -> str:
@@ -243,13 +237,9 @@ def _write_kept(problem: Problem, base: TrainingRecord | None, directory: Path) 
     if base is None:
         return write_exposures(directory, problem.retain.ids, None)
     table = read_exposures(problem.base_dir)
-    kept = table.filter(pc.invert(pc.is_in(table["record_id"], value_set=_strings(problem.forget.ids))))
+    kept = table.filter(
+        pc.invert(pc.is_in(table["record_id"], value_set=pa.array(problem.forget.ids.tolist(), pa.string())))
+    )
     counts = kept["exposures"]
     values = None if counts.null_count else counts.to_numpy()
     return write_exposures(directory, np.array(kept["record_id"].to_pylist(), dtype=str), values)
-
-
-def _strings(ids: Any) -> Any:
-    import pyarrow as pa
-
-    return pa.array([str(name) for name in ids], pa.string())

@@ -10,11 +10,12 @@ import numpy as np
 from service.errors import Cancelled, LetheError
 from service.verification.policy import Policy
 from workers.modeling.problem import Context, Problem
-from workers.modeling.records import Records
 from workers.modeling.training_record import read_record
 from workers.planning.attempt import AttemptResult, run_attempt
+from workers.planning.costs import exact_options
 from workers.planning.evaluation import evaluate
-from workers.planning.ladder import Plan, Rung, plan_ladder
+from workers.planning.ladder import Plan, Rung, Situation, plan_ladder
+from workers.planning.problems import Line
 
 
 @dataclass(frozen=True)
@@ -26,26 +27,26 @@ class Climbed:
     passed: AttemptResult | None
 
 
-def climb(
-    problem: Problem, data: Records, held_out: Records | None, policy: Policy, context: Context, out: Path
-) -> Climbed:
+def climb(problem: Problem, line: Line, policy: Policy, context: Context, out: Path) -> Climbed:
     """Try the rungs of the plan in order, each from the base weights; the first to pass is renamed to `out`."""
     record = read_record(problem.base_dir)
-    plan = plan_ladder(
-        policy,
+    case = Situation(
         task=problem.task_name,
         forget_records=len(problem.forget),
         forget_subjects=len(np.unique(problem.forget.subjects)),
-        data_records=len(data),
-        has_recipe=problem.recipe is not None,
-        has_held_out=held_out is not None,
+        data_records=len(line.people),
+        has_held_out=line.held_out is not None,
+        exact=exact_options(problem.base_dir, problem.recipe, problem.forget.ids.tolist()),
         train_seconds=record.seconds if record else None,
+        edits=record.edits if record else 0,
+        edited_records=record.edited_records if record else 0,
     )
+    plan = plan_ladder(policy, case)
     attempts: list[dict[str, Any]] = []
     for number, rung in enumerate(plan.rungs, 1):
         candidate = out.with_name(f"{out.name}.attempt-{number}")
         try:
-            result, told = _try(rung, number, problem, data, held_out, policy, context, candidate)
+            result, told = _try(rung, number, problem, line, policy, context, candidate)
             attempts.append(told)
             if told["verdict"] == "pass":
                 candidate.rename(out)
@@ -63,22 +64,17 @@ def _try(
     rung: Rung,
     number: int,
     problem: Problem,
-    data: Records,
-    held_out: Records | None,
+    line: Line,
     policy: Policy,
     context: Context,
     candidate: Path,
 ) -> tuple[AttemptResult, dict[str, Any]]:
     result = run_attempt(rung.method, rung.params, problem, replace(context, seed=context.seed + number), candidate)
     evaluation, _ = evaluate(
-        original_dir=problem.base_dir,
+        line=line,
         candidate_dir=candidate,
         retrained_dirs=[],
-        data=data,
-        held_out=held_out,
-        holdout_digest=problem.holdout_digest,
         forget_ids=[str(name) for name in problem.forget.ids],
-        task=problem.task_name,
         policy=policy,
         alpha=policy.attempt_alpha,
         ignore_record=False,

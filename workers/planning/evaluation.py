@@ -21,6 +21,7 @@ from workers.modeling.problem import Context, Progress
 from workers.modeling.records import Records, held_out_key, split_held_out
 from workers.planning.assessment import Facts, assess
 from workers.planning.checks import BlindFeatures
+from workers.planning.problems import Line
 from workers.planning.provenance import check_provenance
 from workers.planning.score_tables import CANDIDATE, FORGET, HELD_OUT, ORIGINAL, RETAIN, RETRAINED
 from workers.scoring.score import score
@@ -46,14 +47,10 @@ class _Sets:
 
 def evaluate(
     *,
-    original_dir: Path,
+    line: Line,
     candidate_dir: Path,
     retrained_dirs: Sequence[Path],
-    data: Records,
-    held_out: Records | None,
-    holdout_digest: str | None,
     forget_ids: Sequence[str],
-    task: str,
     policy: Policy,
     alpha: float | None,
     ignore_record: bool,
@@ -67,11 +64,12 @@ def evaluate(
     of the line: None takes those of the original's training record. Raises BadDataset for an unknown record id,
     BadModel for a directory that cannot be loaded, Unevaluable for empty sets and scores that are not finite.
     """
-    sets = _select(data, held_out, holdout_digest, forget_ids, context.seed)
-    directories = {ORIGINAL: original_dir, CANDIDATE: candidate_dir}
+    task = line.task
+    sets = _select(line, line.trained(forget_ids), context.seed)
+    directories = {ORIGINAL: line.base_dir, CANDIDATE: candidate_dir}
     directories |= {f"{RETRAINED}{number}": path for number, path in enumerate(retrained_dirs, 1)}
     provenance = check_provenance(
-        candidate_dir, original_dir, set(forget_ids), set(np.asarray(data.ids).tolist()), data_digest, recipe
+        candidate_dir, line.base_dir, set(forget_ids), line.trainable_ids, data_digest, recipe
     )
     tables, passes, weights = _score_all(directories, sets, task, context)
     facts = Facts(
@@ -88,9 +86,8 @@ def evaluate(
     return evaluation, tables
 
 
-def _select(
-    data: Records, held_out: Records | None, holdout_digest: str | None, forget_ids: Collection[str], seed: int
-) -> _Sets:
+def _select(line: Line, forget_ids: Collection[str], seed: int) -> _Sets:
+    data = line.people
     rows = np.unique(data.rows_of(forget_ids)) if forget_ids else np.zeros(0, dtype=np.int64)
     if not len(rows):
         raise Unevaluable("the forget set is empty: name at least one record id")
@@ -101,10 +98,10 @@ def _select(
     if len(kept) > RETAIN_SAMPLE:
         chosen = np.sort(np.random.default_rng(seed).choice(kept, RETAIN_SAMPLE, replace=False))
     certification = None
-    if held_out is not None and len(held_out):
-        if holdout_digest is None:
+    if line.held_out is not None and len(line.held_out):
+        if line.holdout_digest is None:
             raise Unevaluable("the digest of the held-out set is missing, so its subjects cannot be split")
-        certification = split_held_out(held_out, held_out_key(holdout_digest))[1]
+        certification = split_held_out(line.held_out, held_out_key(line.holdout_digest))[1]
     return _Sets(
         data.subset(rows.tolist()),
         data.subset(chosen.tolist()),

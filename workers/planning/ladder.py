@@ -1,5 +1,6 @@
 """Which methods a job tries, in which order, and why. Pure: sizes, policy and what the model brings, no tensors."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -7,10 +8,15 @@ from pydantic import BaseModel, ConfigDict
 from service.catalogue.methods import find_method
 from service.errors import BadParameters
 from service.verification.policy import Policy, margin_for
+from workers.planning.costs import ExactOption
 
 APPROXIMATE = ("nabla_tau", "negative_gradient_plus")
 """In the order in which `auto` tries them."""
-_EXPECTED_SHARE = {"nabla_tau": 0.2, "negative_gradient_plus": 0.2, "retrain": 1.0}
+CHEAP = 0.25
+"""An exact method that costs no more of a training than this is taken before any approximate attempt."""
+_APPROXIMATE_SHARE = 0.2
+_WORTH_A_RISK = 0.9
+_NEVER_REFUSED = ("retrain", "refit")
 
 
 class Rung(BaseModel):
@@ -23,6 +29,17 @@ class Rung(BaseModel):
     kind: Literal["exact", "approximate"]
 
 
+class Estimate(BaseModel):
+    """What a method is expected to cost: as a share of one training, and in seconds where one was timed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    method: str
+    share: float
+    seconds: float | None
+    why: str
+
+
 class Plan(BaseModel):
     """The ladder, its expected cost in seconds (null where no training was timed), and a sentence why."""
 
@@ -31,59 +48,115 @@ class Plan(BaseModel):
     rungs: list[Rung]
     why: str
     alternatives: list[str] = []
+    estimates: list[Estimate] = []
     expected_seconds: float | None = None
 
 
-def plan_ladder(
-    policy: Policy,
-    *,
-    task: str,
-    forget_records: int,
-    forget_subjects: int,
-    data_records: int,
-    has_recipe: bool,
-    has_held_out: bool,
-    train_seconds: float | None,
-) -> Plan:
+class Situation(BaseModel):
+    """What the ladder depends on beside the policy.
+
+    `train_seconds` is the time of one training (None: never timed), `seconds_left` until the earliest deadline.
+    `edits` and `edited_records` count approximate publications, and the records they removed, since the line was last
+    exact.
+    """
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    task: str
+    forget_records: int
+    forget_subjects: int
+    data_records: int
+    has_held_out: bool
+    exact: Sequence[ExactOption]
+    train_seconds: float | None = None
+    seconds_left: float | None = None
+    edits: int = 0
+    edited_records: int = 0
+
+
+def plan_ladder(policy: Policy, case: Situation) -> Plan:
     """The ladder for one forget set. Raises BadParameters when nothing could ever be published."""
+    exact = _exact(case)
     if policy.ladder.methods != ["auto"]:
-        rungs, why = _named(policy, has_recipe)
+        named = [_rung(name) for name in policy.ladder.methods]
+        exact = [] if any(rung.kind == "exact" for rung in named) else exact
+        rungs, why = [*named, *exact], "the policy names the methods"
     else:
-        rungs, why = _chosen(policy, forget_records, forget_subjects, has_recipe, has_held_out)
-    fitting = [rung for rung in rungs if task in find_method(rung.method).tasks]
+        reason = _exact_at_once(policy, case)
+        approximate = [_rung(name) for name in APPROXIMATE[: policy.ladder.approximate_attempts]]
+        rungs = exact if reason else [*approximate, *exact]
+        why = reason or "enough to judge by measurement; approximate attempts first, exact if none passes"
+    fitting = [rung for rung in rungs if case.task in find_method(rung.method).tasks]
     if not fitting:
         raise BadParameters(f"{why}, and there is no recipe to retrain by; register the model with its recipe")
-    cost = sum(_EXPECTED_SHARE.get(rung.method, 1.0) for rung in fitting[:1]) * (train_seconds or 0.0)
+    taken = {rung.method for rung in fitting}
+    estimates = _estimates(case, fitting)
+    others = [*APPROXIMATE, *(option.method for option in case.exact)]
     return Plan(
         rungs=fitting,
-        why=f"{forget_records} of {data_records} records of {forget_subjects} people: {why}",
-        alternatives=[name for name in (*APPROXIMATE, "retrain") if name not in {rung.method for rung in fitting}],
-        expected_seconds=round(cost, 1) if train_seconds else None,
+        why=f"{case.forget_records} of {case.data_records} records of {case.forget_subjects} people: {why}",
+        alternatives=[name for name in dict.fromkeys(others) if name not in taken],
+        estimates=estimates,
+        expected_seconds=next(entry.seconds for entry in estimates if entry.method == fitting[0].method),
     )
 
 
-def _named(policy: Policy, has_recipe: bool) -> tuple[list[Rung], str]:
-    rungs = [_rung(name) for name in policy.ladder.methods]
-    if has_recipe and not any(rung.kind == "exact" for rung in rungs):
-        rungs.append(_rung("retrain"))
-    return rungs, "the policy names the methods"
+def _exact(case: Situation) -> list[Rung]:
+    """Exact rungs, cheapest first, as far as the first that is never refused.
+
+    One that can be refused has to save something for the attempt that may be lost with it. The cheapest is also the
+    first to meet a deadline, so there is nothing more to choose by.
+    """
+    worth = [o for o in case.exact if o.method in _NEVER_REFUSED or o.share <= _WORTH_A_RISK]
+    last = next((at for at, option in enumerate(worth) if option.method in _NEVER_REFUSED), len(worth))
+    return [_rung(option.method) for option in worth[: last + 1]]
 
 
-def _chosen(policy: Policy, records: int, people: int, has_recipe: bool, has_held_out: bool) -> tuple[list[Rung], str]:
-    exact = [_rung("retrain")] if has_recipe else []
+def _exact_at_once(policy: Policy, case: Situation) -> str | None:
+    """Why no approximate attempt is made; None where one is."""
     rules = policy.verification
-    if not has_held_out:
-        return exact, "no held-out set, so no approximate attempt could be judged; exact at once"
-    if margin_for(rules.auc_margin, records) is None:
+    ladder = policy.ladder
+    if case.edits >= ladder.approximate_edits:
+        return f"{case.edits} approximate versions since the model was last exact, as many as the policy allows; exact"
+    if case.edited_records and case.edited_records >= ladder.approximate_share * case.data_records:
+        share = case.edited_records / case.data_records
+        return f"{share:.1%} of the data was removed by approximate methods since the model was last exact; exact"
+    if not case.has_held_out:
+        return "no held-out set, so no approximate attempt could be judged; exact at once"
+    if margin_for(rules.auc_margin, case.forget_records) is None:
         smallest = min(int(size) for size in rules.auc_margin)
-        return exact, f"fewer than {smallest} records, so no approximate attempt could be judged; exact at once"
-    if people < rules.min_subjects:
-        return (
-            exact,
-            f"fewer than {rules.min_subjects} people, so no approximate attempt could be judged; exact at once",
-        )
-    approximate = [_rung(name) for name in APPROXIMATE[: policy.ladder.approximate_attempts]]
-    return [*approximate, *exact], "enough to judge by measurement; approximate attempts first, exact if none passes"
+        return f"fewer than {smallest} records, so no approximate attempt could be judged; exact at once"
+    if case.forget_subjects < rules.min_subjects:
+        return f"fewer than {rules.min_subjects} people, so no approximate attempt could be judged; exact at once"
+    return _too_slow_or_cheap(policy, case)
+
+
+def _too_slow_or_cheap(policy: Policy, case: Situation) -> str | None:
+    if not case.exact:
+        return None
+    cheapest = case.exact[0]
+    if cheapest.share <= CHEAP:
+        return f"{cheapest.method} costs {cheapest.share:.0%} of a training ({cheapest.why}); exact at once"
+    if case.train_seconds is None or case.seconds_left is None:
+        return None
+    everything = (policy.ladder.approximate_attempts * _APPROXIMATE_SHARE + cheapest.share) * case.train_seconds
+    if everything > case.seconds_left:
+        return "the deadline leaves no time for attempts that may not pass; exact at once"
+    return None
+
+
+def _estimates(case: Situation, rungs: Sequence[Rung]) -> list[Estimate]:
+    """What the rungs and every other exact method would cost."""
+    known = {option.method: option for option in case.exact}
+    names = dict.fromkeys([*(rung.method for rung in rungs), *known])
+    made = []
+    for name in names:
+        option = known.get(name)
+        usual = _APPROXIMATE_SHARE if find_method(name).kind == "approximate" else 1.0
+        share, why = (option.share, option.why) if option else (usual, "usual share of a training")
+        seconds = round(share * case.train_seconds, 1) if case.train_seconds else None
+        made.append(Estimate(method=name, share=round(share, 4), seconds=seconds, why=why))
+    return made
 
 
 def _rung(name: str) -> Rung:

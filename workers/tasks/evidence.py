@@ -11,7 +11,7 @@ from service.registry.models import Artefact, Version
 from service.reports.facts import AttemptFacts, JobEvidence
 from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, VersionPart
 from service.verification.schema import Evaluation
-from workers.tasks.plan import training_seconds
+from workers.tasks.plan import training_facts
 from workers.tasks.work import Work
 
 _UNITS = {"image-classification": "images", "text-classification": "texts", "causal-lm": "texts"}
@@ -23,7 +23,7 @@ def evidence_of(work: Work) -> JobEvidence:
     with reading() as session:
         new = session.get(Version, job.new_version_id) if job.new_version_id else None
         artefacts = list(session.scalars(select(Artefact).where(Artefact.job_id == job.id)))
-    seconds = training_seconds(Path(work.base.path))
+    seconds = training_facts(Path(work.base.path)).get("seconds")
     return JobEvidence(
         job_id=job.id,
         model=work.model.name,
@@ -32,7 +32,7 @@ def evidence_of(work: Work) -> JobEvidence:
         records=scope["records"],
         subjects=scope["subjects"],
         started_at=job.started_at,
-        dataset=_dataset(work, scope, forgotten=scope["records"] if new else 0),
+        dataset=_dataset(work, scope, new),
         base_version=VersionPart(number=work.base.number, digest=work.base.digest),
         new_version=VersionPart(number=new.number, digest=new.digest) if new else None,
         policy=job.policy,
@@ -48,17 +48,27 @@ def evidence_of(work: Work) -> JobEvidence:
     )
 
 
-def _dataset(work: Work, scope: dict[str, Any], forgotten: int) -> DatasetPart:
+def _dataset(work: Work, scope: dict[str, Any], new: Version | None) -> DatasetPart:
     before = scope["dataset_records"] - scope["tombstones"]
+    after = before - (scope["records"] if new else 0)
+    unit, units = _units(work, before, after, new)
     return DatasetPart(
         digest_before=work.dataset.digest,
         digest_after=work.dataset.digest,  # the file stays; tombstones keep the records out of every training
         records_before=before,
-        records_after=before - forgotten,
-        unit=_UNITS.get(work.model.task),
-        units_before=before,
-        units_after=before - forgotten,
+        records_after=after,
+        unit=unit,
+        units_before=units[0],
+        units_after=units[1],
     )
+
+
+def _units(work: Work, before: int, after: int, new: Version | None) -> tuple[str | None, tuple[int, int]]:
+    """Tokens where both versions' trainings counted them, else images or texts."""
+    tokens = [training_facts(Path(version.path)).get("tokens") for version in (work.base, new or work.base)]
+    if work.model.task != "image-classification" and tokens[0] and tokens[1]:
+        return "tokens", (tokens[0], tokens[1])
+    return _UNITS.get(work.model.task), (before, after)
 
 
 def _attempt(row: Attempt, work: Work, train_seconds: float | None) -> AttemptFacts:

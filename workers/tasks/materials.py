@@ -13,6 +13,7 @@ from workers.tasks.work import Work
 if TYPE_CHECKING:
     from service.catalogue.recipes import Recipe
     from workers.modeling.problem import Context, Problem
+    from workers.planning.problems import Line
 
 
 def refuse_changed_data(work: Work) -> None:
@@ -59,21 +60,20 @@ def recipe_of(work: Work) -> "Recipe | None":
     return record.recipe if record else None
 
 
+def line_of(work: Work) -> "Line":
+    """The model line as its training left it, with the records that no deletion has tombstoned."""
+    from workers.planning.problems import open_line
+
+    held_out = held_out_records(work)
+    digest = work.dataset.holdout_digest
+    return open_line(Path(work.base.path), work.model.task, training_records(work), held_out, digest)
+
+
 def problem_of(work: Work) -> "Problem":
     """The unlearning problem of the job: base weights, forget, retain and the selection quarter of the held-out set."""
-    from workers.planning.attempt import build_problem
+    from workers.planning.problems import build_problem
 
-    return build_problem(
-        base_dir=Path(work.base.path),
-        task_name=work.model.task,
-        data=training_records(work),
-        held_out=held_out_records(work),
-        forget_ids=work.forget_ids(),
-        recipe=recipe_of(work),
-        data_digest=work.dataset.digest,
-        holdout_digest=work.dataset.holdout_digest,
-        columns=work.dataset.columns,
-    )
+    return build_problem(line_of(work), work.forget_ids(), recipe_of(work), work.dataset.digest, work.dataset.columns)
 
 
 def context_of(work: Work, seed: int) -> "Context":

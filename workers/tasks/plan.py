@@ -2,32 +2,27 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import update
 
 from service.audit import service as audit
-from service.jobs import events, leases
+from service.database import clock, reading
+from service.deletion import lifecycle
+from service.jobs import events, leases, service
 from service.jobs.models import Job
 from workers.tasks import materials
 from workers.tasks.work import Work
+
+if TYPE_CHECKING:
+    from workers.planning.ladder import Situation
 
 
 def run(work: Work) -> None:
     """Store the ladder on the job: a pure function of the policy, the sizes and what the model brings along."""
     from workers.planning.ladder import plan_ladder
 
-    scope = work.job.scope or {}
-    recipe = materials.recipe_of(work)
-    plan = plan_ladder(
-        work.policy,
-        task=work.model.task,
-        forget_records=scope["records"],
-        forget_subjects=scope["subjects"],
-        data_records=scope["dataset_records"] - scope["tombstones"],
-        has_recipe=recipe is not None,
-        has_held_out=work.dataset.holdout_path is not None,
-        train_seconds=training_seconds(Path(work.base.path)),
-    ).model_dump(mode="json")
+    plan = plan_ladder(work.policy, situation_of(work)).model_dump(mode="json")
     with work.fenced() as session:
         session.execute(update(Job).where(Job.id == work.job.id).values(plan=plan))
         data = {"methods": [rung["method"] for rung in plan["rungs"]], "policy": work.job.policy_digest}
@@ -36,10 +31,37 @@ def run(work: Work) -> None:
         leases.move_on(session, work.job.id, "unlearn")
 
 
-def training_seconds(version_dir: Path) -> float | None:
-    """Seconds that training took, by the version's training record."""
+def situation_of(work: Work) -> "Situation":
+    """What the ladder depends on, from rows and from what the training recorded; no tensors."""
+    from service.catalogue.lineage import LINEAGE
+    from workers.lineage.reserve import read_reserve
+    from workers.planning.costs import exact_options
+    from workers.planning.ladder import Situation
+
+    scope, base = work.job.scope or {}, Path(work.base.path)
+    record = training_facts(base)
+    return Situation(
+        task=work.model.task,
+        forget_records=scope["records"],
+        forget_subjects=scope["subjects"],
+        data_records=scope["dataset_records"] - scope["tombstones"],
+        has_held_out=work.dataset.holdout_path is not None or bool(read_reserve(base / LINEAGE)),
+        exact=exact_options(base, materials.recipe_of(work), work.forget_ids()),
+        train_seconds=record.get("seconds"),
+        seconds_left=_seconds_left(work),
+        edits=record.get("edits", 0),
+        edited_records=record.get("edited_records", 0),
+    )
+
+
+def _seconds_left(work: Work) -> float | None:
+    """Until the earliest deadline of the job's requests."""
+    with reading() as session:
+        due = lifecycle.earliest_due(session, service.requests_of(session, work.job.id))
+        return (due - clock(session)).total_seconds() if due is not None else None
+
+
+def training_facts(version_dir: Path) -> dict[str, Any]:
+    """The version's training record as plain JSON; empty where it has none."""
     path = version_dir / "training_record.json"
-    if not path.is_file():
-        return None
-    seconds = json.loads(path.read_text("utf-8")).get("seconds")
-    return float(seconds) if seconds else None
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}

@@ -7,8 +7,10 @@ from pathlib import Path
 from sqlalchemy import select, update
 
 from service.audit import service as audit
-from service.database import reading
+from service.catalogue.lineage import LINEAGE
+from service.database import clock, reading
 from service.datasets import index
+from service.datasets import service as datasets
 from service.datasets.models import Tombstone
 from service.datasets.records import open_records
 from service.deletion import lifecycle
@@ -17,12 +19,16 @@ from service.jobs import events, leases, service
 from service.jobs.models import Job
 from service.registry import service as registry
 from service.registry.files import digest_file, write_atomic
+from workers.lineage.reserve import read_reserve
 from workers.tasks.materials import refuse_changed_data
 from workers.tasks.work import Work
 
 
 def run(work: Work) -> None:
-    """Look up every request's records, leave out tombstoned ones, store the union as the job's forget set."""
+    """Look up every request's records, leave out tombstoned ones, store the union as the job's forget set.
+
+    The set also names records of the reserve, which no training has seen: they are tombstoned with the others.
+    """
     with reading() as session:
         request_ids = service.requests_of(session, work.job.id)
         subjects = lifecycle.open_subjects(session, request_ids)
@@ -34,24 +40,29 @@ def run(work: Work) -> None:
         raise Cancelled("every request of the job was cancelled")
     refuse_changed_data(work)
     found = index.find_many(work.dataset, subjects)
-    forget = sorted(set().union(*found.values()) - tombstones)
-    if forget and len(forget) >= work.dataset.records - inside:
+    everything = sorted(set().union(*found.values()) - tombstones)
+    reserve = read_reserve(Path(work.base.path) / LINEAGE)
+    trained = [name for name in everything if name not in reserve]
+    if trained and len(trained) >= work.dataset.records - inside - len(reserve - tombstones):
         raise JobError("the requests cover every record of the dataset; retire the model instead of unlearning it")
     scope: dict[str, object] = {
-        "records": len(forget),
-        "subjects": _subjects(work, forget),
-        "requests": {key: _answer(found[key], tombstones) for key in request_ids},
+        "records": len(trained),
+        # Records of the reserve were never trained on: nothing is to be unlearned, but no later training may see them.
+        "reserved": len(everything) - len(trained),
+        "subjects": _subjects(work, trained),
+        "requests": {key: _answer(found[key], tombstones, reserve) for key in request_ids},
         "dataset_id": work.dataset.id,
         "dataset_records": work.dataset.records,
         "tombstones": inside,
     }
-    _store(work, forget, scope)
+    _store(work, everything, scope)
 
 
-def _answer(found: Iterable[str], tombstones: set[str]) -> dict[str, object]:
+def _answer(found: Iterable[str], tombstones: set[str], reserve: set[str]) -> dict[str, object]:
     records = set(found)
-    live = records - tombstones
-    outcome = None if live else ("already_deleted" if records else "no_records")
+    live = records - tombstones - reserve
+    # Never trained on is as good as not there, unless the model was made to forget others of theirs.
+    outcome = None if live else ("already_deleted" if records & tombstones else "no_records")
     return {"records": len(live), "outcome": outcome}
 
 
@@ -74,14 +85,16 @@ def _write_forget_set(work: Work, forget: list[str]) -> dict[str, object]:
     return {"forget_file": path.name, "forget_digest": digest_file(path)}
 
 
-def _store(work: Work, forget: list[str], scope: dict[str, object]) -> None:
-    if forget:
-        scope = scope | _write_forget_set(work, forget)
+def _store(work: Work, everything: list[str], scope: dict[str, object]) -> None:
+    if scope["records"]:
+        scope = scope | _write_forget_set(work, everything)
     with work.fenced() as session:
         job_id = work.job.id
         session.execute(update(Job).where(Job.id == job_id).values(scope=scope))
+        if not scope["records"]:
+            datasets.add_tombstones(session, work.model.id, job_id, everything, clock(session))
         data = {"records": scope["records"], "subjects": scope["subjects"]}
         audit.record(session, "job.resolved", actor="worker", ref=job_id, data=data)
         events.emit(session, job_id, "stage", stage="resolve", status="done", **data)
         # With nothing to forget there is nothing to plan, unlearn or publish: the answer itself is the result.
-        leases.move_on(session, job_id, "plan" if forget else "attest")
+        leases.move_on(session, job_id, "plan" if scope["records"] else "attest")

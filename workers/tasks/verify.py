@@ -43,14 +43,10 @@ def _judge(work: Work, attempt: Attempt) -> "tuple[Evaluation, dict[str, pa.Tabl
     from workers.planning.evaluation import evaluate
 
     return evaluate(
-        original_dir=Path(work.base.path),
+        line=materials.line_of(work),
         candidate_dir=Path(str(attempt.candidate_path)),
         retrained_dirs=[],
-        data=materials.training_records(work),
-        held_out=materials.held_out_records(work),
-        holdout_digest=work.dataset.holdout_digest,
         forget_ids=work.forget_ids(),
-        task=work.model.task,
         policy=work.policy,
         alpha=work.policy.attempt_alpha,
         ignore_record=False,

@@ -1,0 +1,203 @@
+"""The lineage folder of a model directory: what it holds, written and read; and the history that replay follows."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from service.catalogue.lineage import LINEAGE
+from service.catalogue.recipes import Recipe
+from service.errors import MethodRefused
+from workers.lineage.checkpoints import FOLDER, StoredCheckpoint
+from workers.lineage.facts import FACTS, LOG, RECORDS, Lineage
+from workers.lineage.log import OrderLog, read_log, write_log
+from workers.modeling.directories import sha256_file, write_atomic
+from workers.modeling.observing import MicroBatch
+from workers.modeling.problem import Context
+from workers.modeling.recipe import recipe_digest
+from workers.modeling.records import Records, chunks
+from workers.modeling.training_record import read_record
+
+EVENTS = ("confidence", "max_confidence", "negative_entropy", "binary_accuracy")
+_HASH_BYTES, _CHUNK = 16, 1024
+
+
+@dataclass(frozen=True)
+class RecordTable:
+    """The N records that log rows refer to: ids, 16-byte hashes of what is stored, learning events float32 [N, 4]."""
+
+    ids: NDArray[Any]
+    contents: list[bytes]
+    events: NDArray[np.float32]
+
+    def subset(self, places: NDArray[np.int64]) -> "RecordTable":
+        """The records at these places."""
+        return RecordTable(self.ids[places], [self.contents[at] for at in places.tolist()], self.events[places])
+
+
+def write_records(table: RecordTable, log: OrderLog, path: Path) -> None:
+    """records.parquet: the table with exposures and first step of each record, as the log has them."""
+    count = len(table.ids)
+    columns: dict[str, Any] = {
+        "record_id": pa.array(table.ids.tolist(), pa.string()),
+        "content": pa.array(table.contents, pa.binary(_HASH_BYTES)),
+        "exposures": log.exposures(count),
+        "first_step": log.first_steps(count),
+    }
+    columns |= {name: table.events[:, at] for at, name in enumerate(EVENTS)}
+    pq.write_table(pa.table(columns), path)
+
+
+def write_lineage(folder: Path, lineage: Lineage, log: OrderLog, table: RecordTable) -> str:
+    """Write log, records and lineage.json, whose SHA-256 is answered. `lineage.files` is completed."""
+    write_log(log, folder / LOG)
+    write_records(table, log, folder / RECORDS)
+    others = [path for path in folder.iterdir() if path.is_file() and path.name != FACTS]
+    lineage.files = {path.name: sha256_file(path) for path in sorted(others)}
+    write_atomic(folder / FACTS, lineage.model_dump_json(by_alias=True, indent=2).encode() + b"\n")
+    return sha256_file(folder / FACTS)
+
+
+def stored_hashes(records: Records) -> list[bytes]:
+    """16 bytes of SHA-256 over each record's values as they are stored: an image packed anew is another one."""
+    hashes = []
+    for rows in chunks(len(records), _CHUNK):
+        columns = records.take(rows)
+        roles = sorted(columns)
+        for values in zip(*(columns[role] for role in roles), strict=True):
+            digest = hashlib.sha256()
+            for value in values:
+                content = value if isinstance(value, bytes) else str(value).encode()
+                digest.update(len(content).to_bytes(8, "big"))
+                digest.update(content)
+            hashes.append(digest.digest()[:_HASH_BYTES])
+    return hashes
+
+
+def folder_bytes(folder: Path) -> int:
+    """What all files below a folder take."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def open_history(model_dir: Path) -> "ModelHistory | None":
+    """The history of a model directory; None where its training recorded none, or it has been destroyed."""
+    return ModelHistory(model_dir) if (model_dir / LINEAGE / FACTS).is_file() else None
+
+
+class ModelHistory:
+    """Implements `workers.modeling.observing.History`. Nothing is read before it is asked for.
+
+    Everything raises MethodRefused where a file is missing, damaged, or not the one that the training record of the
+    model names.
+    """
+
+    def __init__(self, model_dir: Path) -> None:
+        self.folder = model_dir / LINEAGE
+        self._model_dir = model_dir
+
+    @cached_property
+    def facts(self) -> Lineage:
+        """lineage.json, checked against the training record."""
+        record = read_record(self._model_dir)
+        if record is None or record.lineage is None:
+            raise MethodRefused("the training record of the model names no lineage")
+        path = self.folder / FACTS
+        if sha256_file(path) != record.lineage.digest:
+            raise MethodRefused("lineage.json is not the one that the training record names")
+        try:
+            return Lineage.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise MethodRefused(f"lineage.json cannot be read ({type(error).__name__})") from error
+
+    @cached_property
+    def log(self) -> OrderLog:
+        """The order log."""
+        self._check_file(LOG)
+        return read_log(self.folder / LOG)
+
+    @cached_property
+    def records(self) -> RecordTable:
+        """The records of the log."""
+        self._check_file(RECORDS)
+        try:
+            table = pq.read_table(self.folder / RECORDS)
+            events = np.stack([table[name].to_numpy().astype(np.float32) for name in EVENTS], axis=1)
+            return RecordTable(
+                np.array(table["record_id"].to_pylist(), dtype=str), table["content"].to_pylist(), events
+            )
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise MethodRefused(f"{RECORDS} is damaged ({type(error).__name__})") from error
+
+    @property
+    def seed(self) -> int:
+        """The seed of the logged run."""
+        return self.facts.seed
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the logged run."""
+        return self.facts.steps
+
+    @property
+    def checkpoints(self) -> list[StoredCheckpoint]:
+        """The states that were kept, oldest first."""
+        places = self.folder / FOLDER
+        return [StoredCheckpoint(places / facts.name, facts) for facts in self.facts.checkpoints]
+
+    def check(self, recipe: Recipe, data: Records, context: Context) -> None:
+        """Whether the logged run, repeated on `data`, is the run it was but for the records left out."""
+        facts = self.facts
+        if facts.recipe_digest != recipe_digest(recipe):
+            raise MethodRefused("the recipe is not the one of the logged run")
+        if context.device.type != "cpu":
+            raise MethodRefused(f"runs on {context.device.type} are not repeatable bit by bit: set the device to cpu")
+        if (facts.device, facts.threads) != (context.device.type, context.threads):
+            told = f"{facts.threads} threads on {facts.device}, this worker {context.threads} on {context.device.type}"
+            raise MethodRefused(f"the logged run used {told}")
+        if self.log.steps != facts.steps:
+            raise MethodRefused(f"the order log covers {self.log.steps} of {facts.steps} steps")
+        late = [point.step for point in self.checkpoints if point.step > self.log.steps]
+        if late:
+            raise MethodRefused(f"the order log ends before checkpoint {late[0]}")
+        self._check_data(data)
+
+    def first_exposure(self, ids: Iterable[str]) -> int:
+        """The first step with one of these records; all steps where there is none."""
+        places = np.flatnonzero(np.isin(self.records.ids, np.array(list(ids), dtype=str)))
+        return int(self.log.first_steps(len(self.records.ids))[places].min(initial=self.steps))
+
+    def newest(self, step: int) -> StoredCheckpoint | None:
+        """The newest state with at most `step` steps done."""
+        return next((point for point in reversed(self.checkpoints) if point.step <= step), None)
+
+    def batches(self, data: Records, begin: int = 0) -> Iterator[MicroBatch]:
+        """Logged passes from step `begin` on, rows as positions in `data`, which may lack records of the log."""
+        return self.log.renumbered(self.places(data)).batches(begin)
+
+    def places(self, data: Records) -> NDArray[np.int64]:
+        """Position in `data` of each record of the log, -1 where it is not there."""
+        known = {str(name): at for at, name in enumerate(data.ids)}
+        return np.array([known.get(str(name), -1) for name in self.records.ids], dtype=np.int64)
+
+    def _check_data(self, data: Records) -> None:
+        places = self.places(data)
+        there = np.flatnonzero(places >= 0)
+        if len(there) < len(data):
+            raise MethodRefused(f"{len(data) - len(there)} of {len(data)} records are not in the log of the run")
+        now = stored_hashes(data.subset(places[there].tolist()))
+        changed = sum(now[at] != self.records.contents[row] for at, row in enumerate(there.tolist()))
+        if changed:
+            raise MethodRefused(f"{changed} of {len(data)} records are not what they were when the model was trained")
+
+    def _check_file(self, name: str) -> None:
+        path = self.folder / name
+        if not path.is_file() or sha256_file(path) != self.facts.files.get(name):
+            raise MethodRefused(f"{name} is missing or not the file that was recorded")

@@ -1,0 +1,99 @@
+"""From a model directory and a data set to the problem that a method gets and the sets that an evaluation scores."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from service.catalogue.lineage import LINEAGE
+from service.catalogue.recipes import Recipe
+from service.errors import BadParameters
+from workers.lineage.canaries import CanarySet, read_canaries
+from workers.lineage.recorder import recorder_for
+from workers.lineage.reserve import read_reserve, reserve_digest
+from workers.lineage.store import open_history
+from workers.modeling.problem import Context, Problem
+from workers.modeling.records import Records, held_out_key, joined, split_held_out
+
+
+@dataclass(frozen=True)
+class Line:
+    """A model line with its data, as everything after training sees it.
+
+    `people` are the records that a training may use: the data without the reserve. `held_out` is the set that was
+    given, or else the reserve. `canaries` were planted among the records when the model was trained.
+    """
+
+    base_dir: Path
+    task: str
+    people: Records
+    held_out: Records | None
+    holdout_digest: str | None
+    canaries: CanarySet | None
+    reserved: frozenset[str]
+
+    @property
+    def trainable_ids(self) -> set[str]:
+        """Every record id that may stand in a training record of this line."""
+        ids = set(np.asarray(self.people.ids).tolist())
+        return ids if self.canaries is None else ids | set(self.canaries.inside.ids.tolist())
+
+    def trained(self, ids: Collection[str]) -> list[str]:
+        """Those of these record ids that a training may have seen: the others lie in the reserve."""
+        return [name for name in ids if name not in self.reserved]
+
+
+def open_line(base_dir: Path, task: str, data: Records, held_out: Records | None, holdout_digest: str | None) -> Line:
+    """Read what the training of the model left beside it. Raises BadModel for files that cannot be read."""
+    folder = base_dir / LINEAGE
+    reserved = read_reserve(folder)
+    people = data
+    if reserved:
+        inside = np.isin(np.asarray(data.ids), np.array(sorted(reserved), dtype=str))
+        people = data.subset(np.flatnonzero(~inside).tolist())
+        if held_out is None and inside.any():
+            held_out, holdout_digest = data.subset(np.flatnonzero(inside).tolist()), reserve_digest(reserved)
+    return Line(base_dir, task, people, held_out, holdout_digest, read_canaries(folder), frozenset(reserved))
+
+
+def build_problem(
+    line: Line, forget_ids: Collection[str], recipe: Recipe | None, data_digest: str, columns: dict[str, str]
+) -> Problem:
+    """Split the records into forget and retain and take the selection quarter of the held-out set.
+
+    Canaries count as retained records. Raises BadDataset for an unknown id, BadParameters when the forget set is empty
+    or all of the data.
+    """
+    wanted = line.trained(forget_ids)
+    if not wanted:
+        lying = " that a training has seen; those named lie in the reserve" if forget_ids else ""
+        raise BadParameters(f"the forget set is empty; name at least one record id{lying}")
+    people = line.people
+    rows = np.unique(people.rows_of(wanted))
+    if len(rows) == len(people):
+        raise BadParameters("the forget set is the whole data set; retire the model instead")
+    retain = people.subset(np.setdiff1d(np.arange(len(people)), rows).tolist())
+    if line.canaries is not None:
+        retain = joined(retain, line.canaries.unspent)
+    selection = None
+    if line.held_out is not None and line.holdout_digest is not None:
+        selection, _ = split_held_out(line.held_out, held_out_key(line.holdout_digest))
+    return Problem(
+        base_dir=line.base_dir,
+        task_name=line.task,
+        forget=people.subset(rows.tolist()),
+        retain=retain,
+        selection=selection,
+        recipe=recipe,
+        data_digest=data_digest,
+        holdout_digest=line.holdout_digest,
+        columns=columns,
+        lineage=open_history(line.base_dir),
+        reserved=line.reserved - set(forget_ids),
+    )
+
+
+def recording(problem: Problem, context: Context) -> Context:
+    """The context in which whatever is trained leaves its own lineage behind."""
+    return replace(context, recorder=recorder_for(problem.base_dir, problem.reserved))
