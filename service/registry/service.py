@@ -150,6 +150,7 @@ def publish_version(
     )
     session.add(version)
     session.flush()
+    repository.track_lineage(session, version, now)
     repository.retire(session, base_version_id, now, destroy_by)
     repository.condemn_retired(session, model_id, destroy_by)
     data = _publication(version) | {"base_destroy_by": audit.timestamp(destroy_by)}

@@ -57,10 +57,16 @@ class _Section(BaseModel):
 
 
 class LadderPolicy(_Section):
-    """Which methods are tried. `auto` lets the planner choose."""
+    """Which methods are tried. `auto` lets the planner choose.
+
+    After `approximate_edits` approximate versions, or once approximate methods have removed `approximate_share` of the
+    data, the next job is exact.
+    """
 
     methods: list[str] = Field(["auto"], min_length=1)
     approximate_attempts: int = Field(2, ge=0, le=5)
+    approximate_edits: int = Field(10, ge=0, le=1000)
+    approximate_share: float = Field(0.01, ge=0, le=1)
 
 
 class BatchPolicy(_Section):
