@@ -65,10 +65,11 @@ def purge_due(held: Claim) -> bool:
         return pool.purged < pool.deletions
 
 
-def condemn_leftovers(held: Claim) -> list[Path]:
-    """Date to now what is neither a whole member nor one in training: stale members, old tables, remains of crashes.
+def whole_members(held: Claim) -> tuple[list[Path], list[str]]:
+    """(directories of the whole members, artefact ids of what is neither one of them nor a member in training).
 
-    Answers the directories of the whole members.
+    The latter are stale members, old tables and remains of crashes: of no use to anybody, they need not wait for
+    their date.
     """
     with fenced(held) as session:
         now, pool = clock(session), session.get_one(ReferencePool, held.pool_id)
@@ -76,10 +77,10 @@ def condemn_leftovers(held: Claim) -> list[Path]:
         ready = {member.artefact_id for member in members if member.state == "ready"}
         busy = {str(directory_of(pool, member)) for member in members if member.state == "running"}
         rows = pools.artefacts_of(session, pool)
-        for row in rows:
-            if row.id not in ready and row.path not in busy:
-                row.destroy_by = min(row.destroy_by or now, now)
-        return [Path(row.path) for row in rows if row.id in ready]
+        leftovers = [row for row in rows if row.id not in ready and row.path not in busy]
+        for row in leftovers:
+            row.destroy_by = row.destroy_by or now
+        return [Path(row.path) for row in rows if row.id in ready], [row.id for row in leftovers]
 
 
 def purged(held: Claim) -> None:

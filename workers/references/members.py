@@ -31,6 +31,7 @@ from workers.references.layout import (
     read_split,
     write_table,
 )
+from workers.references.split import member_seed
 from workers.scoring.score import score
 
 SERVED = "served"
@@ -83,11 +84,6 @@ def check_materials(materials: Materials) -> None:
     if materials.recipe.model.task != materials.data.task:
         raise BadRecipe(f"the recipe makes a {materials.recipe.model.task} model, the data is {materials.data.task}")
     check_directory(materials.model_dir, materials.data.task)
-
-
-def member_seed(seed: int, number: int, generation: int) -> int:
-    """The seed of a member's training, different for every member and generation."""
-    return int(np.random.SeedSequence([seed, number, generation]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def train_member(

@@ -6,13 +6,10 @@ without the records, and `settle_pool` then removes what held them.
 """
 
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from service.errors import BadParameters, Cancelled, JobError
@@ -21,38 +18,29 @@ from workers.modeling.problem import Context, Progress
 from workers.modeling.progress import part_of, timed
 from workers.modeling.recipe import recipe_digest
 from workers.modeling.records import Records
-from workers.modeling.training_record import TrainingRecord, forget_digest, read_exposures, read_record
+from workers.modeling.training_record import forget_digest
 from workers.references.layout import (
-    HELD_OUT,
     POOL_FILE,
-    SCORES_FILE,
-    SIDES,
     SPLIT_FILE,
-    TRAIN,
-    Member,
     Planned,
     Pool,
     PoolFacts,
-    SplitFacts,
     generations,
     member_path,
     read_facts,
     read_split,
-    read_table,
     write_facts,
     write_split,
-    write_table,
 )
 from workers.references.members import (
     Materials,
     check_materials,
-    member_seed,
     newest,
     reference_recipe,
     train_member,
 )
+from workers.references.settling import seen_by, settle_members, split_facts
 from workers.references.split import plan_split, pool_key, reserve_subjects, sides_of
-from workers.references.tables import LANGUAGE, side_table, table_name
 
 DEFAULT_COUNT = 32
 RESERVED_SHARE = 0.3
@@ -122,7 +110,7 @@ def plan_pool(
         raise BadParameters(f"{directory} holds something else than a pool: choose another directory")
     directory.mkdir(parents=True, exist_ok=True)
     planned = _plan(materials, count, key, marked)
-    facts = facts.model_copy(update={"split": _split_facts(planned, write_split(directory, planned))})
+    facts = facts.model_copy(update={"split": split_facts(planned, write_split(directory, planned))})
     write_facts(directory, facts)
     return Pool(directory, facts)
 
@@ -155,11 +143,6 @@ def _plan(materials: Materials, count: int, key: bytes, marked: NDArray[np.bool_
     others = np.asarray(subjects, dtype=str)
     split = plan_split(np.asarray(data.subjects, dtype=str), others, count, key, marked)
     return Planned(np.asarray(data.ids, dtype=str), np.asarray(ids, dtype=str), split)
-
-
-def _split_facts(planned: Planned, digest: str) -> SplitFacts:
-    trainable = int(planned.split.trainable.sum())
-    return SplitFacts(records=len(planned.train), trainable=trainable, held_out=len(planned.held_out), digest=digest)
 
 
 def open_pool(
@@ -232,52 +215,6 @@ def settle_pool(directory: Path, excluded: Collection[str] = ()) -> Pool:
     return pool
 
 
-def settle_members(
-    directory: Path,
-    standing: Sequence[tuple[str, int]],
-    excluded: Collection[str] = (),
-    excluded_held_out: Collection[str] = (),
-) -> Pool:
-    """The same for members whose directory and generation the caller names, by number; removes no directory."""
-    pool = Pool(directory, read_facts(directory))
-    planned = read_split(directory).without(excluded, excluded_held_out)
-    current = [_current(pool, number, *place, planned) for number, place in enumerate(standing)]
-    facts = _without_records(pool, planned, [path for path, _ in current])
-    made = enumerate(zip(current, standing, strict=True))
-    facts = facts.model_copy(
-        update={
-            "members": tuple(_member(pool, number, generation, *pair) for number, (pair, (_, generation)) in made),
-            "tables": _write_tables(pool, planned, [path for path, _ in current]),
-        }
-    )
-    write_facts(directory, facts)
-    return Pool(directory, facts)
-
-
-def purge_records(
-    directory: Path, members: Iterable[Path], excluded: Collection[str], excluded_held_out: Collection[str] = ()
-) -> Pool:
-    """Take deleted records out of the split and out of these members' scores; the pool is incomplete until settled.
-
-    Who was trained on such a record is for the caller to know. Can be repeated after a crash.
-    """
-    pool = Pool(directory, read_facts(directory))
-    planned = read_split(directory).without(excluded, excluded_held_out)
-    write_facts(directory, pool.facts.model_copy(update={"members": (), "tables": {}}))
-    facts = _without_records(pool, planned, members).model_copy(update={"members": (), "tables": {}})
-    write_facts(directory, facts)
-    return Pool(directory, facts)
-
-
-def _without_records(pool: Pool, planned: Planned, members: Iterable[Path]) -> PoolFacts:
-    """Write the split as planned, and the members' scores of its records alone; the facts that follow from it."""
-    split = _split_facts(planned, write_split(pool.directory, planned))
-    for path in members:
-        _purge(path, planned)
-    excluded = pool.facts.excluded + pool.facts.split.records - split.records
-    return pool.facts.model_copy(update={"split": split, "excluded": excluded})
-
-
 def rebind_pool(directory: Path, data: Records, data_digest: str) -> Pool:
     """Let a pool follow its data when deleted records were compacted away; no member is trained again.
 
@@ -302,70 +239,9 @@ def _newest_generation(directory: Path, number: int) -> tuple[str, int]:
     return member_path(number, found[0]), found[0]
 
 
-def _current(pool: Pool, number: int, name: str, generation: int, planned: Planned) -> tuple[Path, TrainingRecord]:
-    """The directory of a member and its training record, when it has seen its half and nothing else."""
-    path = pool.directory / name
-    record = read_record(path)
-    seed = member_seed(pool.facts.seed, number, generation)
-    known = (pool.facts.data_digest, *pool.facts.former_data)
-    if record is None or (record.recipe_digest, record.seed) != (pool.facts.recipe_digest, seed):
-        raise JobError(f"{path}: was made for another pool; remove it and train it again")
-    if record.data_digest not in known:
-        raise JobError(f"{path}: was trained on other data; remove it and train it again")
-    if _seen(path, planned.train[planned.split.trained_by(number)]) < record.records:
-        raise JobError(f"{path}: was trained on records that are not in its half; refresh it first")
-    return path, record
-
-
 def _is_stale(directory: Path, number: int, excluded: Collection[str]) -> bool:
     """Whether a member is missing, or its newest generation was trained on any of these records."""
     path = newest(directory, number)
     if path is None or not excluded:
         return path is None
-    return _seen(path, np.array(sorted(set(excluded)), dtype=str)) > 0
-
-
-def _seen(path: Path, ids: NDArray[Any]) -> int:
-    """How many of these records a member was trained on."""
-    found = pc.is_in(read_exposures(path)["record_id"], value_set=pa.array(ids.tolist(), pa.string()))
-    return int(pc.sum(found).as_py() or 0)
-
-
-def _purge(path: Path, planned: Planned) -> None:
-    """Take the scores of records that the pool does not hold any more out of a member."""
-    table = read_table(path / SCORES_FILE)
-    kept = table.filter(pc.or_(_rows_of(table, TRAIN, planned.train), _rows_of(table, HELD_OUT, planned.held_out)))
-    if kept.num_rows < table.num_rows:
-        write_table(path / SCORES_FILE, kept)
-
-
-def _rows_of(table: pa.Table, part: str, ids: NDArray[Any]) -> Any:
-    named = pc.is_in(table["record_id"], value_set=pa.array(ids.tolist(), pa.string()))
-    return pc.and_(named, pc.equal(table["set"], part))
-
-
-def _write_tables(pool: Pool, planned: Planned, members: list[Path]) -> dict[str, str]:
-    digests = {}
-    for side in SIDES:
-        chosen = [members[2 * pair + half] for pair in pool.facts.sides[side] for half in (0, 1)]
-        for per_byte in (False, True) if pool.facts.task == LANGUAGE else (False,):
-            if chosen:
-                table = side_table(planned, chosen, pool.facts.task, per_byte)
-                name = table_name(side, per_byte)
-                digests[name] = write_table(pool.directory / name, table)
-    return digests
-
-
-def _member(pool: Pool, number: int, generation: int, path: Path, record: TrainingRecord) -> Member:
-    return Member(
-        number=number,
-        pair=number // 2,
-        side=pool.side_of(number),
-        half=1 if number % 2 else 0,
-        generation=generation,
-        path=path.name,
-        records=record.records,
-        seconds=record.seconds,
-        weights_digest=record.weights_digest,
-        scores_digest=sha256_file(path / SCORES_FILE),
-    )
+    return seen_by(path, np.array(sorted(set(excluded)), dtype=str)) > 0

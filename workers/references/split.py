@@ -77,6 +77,11 @@ def pool_key(seed: int, data_digest: str) -> bytes:
     return hashlib.sha256(f"lethe/reference-pool/{seed}/{data_digest}".encode()).digest()
 
 
+def member_seed(seed: int, number: int, generation: int) -> int:
+    """The seed of a member's training, different for every member and generation."""
+    return int(np.random.SeedSequence([seed, number, generation]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def plan_split(
     subjects: NDArray[Any],
     held_out_subjects: NDArray[Any],

@@ -16,8 +16,7 @@ from service.datasets.records import open_records
 from service.datasets.sources import dataset_digest
 from service.errors import JobError, LeaseLost
 from service.references import building, leases
-from service.registry import files, repository
-from service.registry import service as registry
+from service.registry import destruction, files, repository
 from service.registry.models import Model, ReferencePool, Version
 from service.registry.recipes import recipe_of
 from service.settings import get_settings
@@ -186,28 +185,28 @@ def _engine(work: _Work) -> "Pool":
 
 
 def _build_tables(work: _Work) -> None:
-    from workers.references.pool import purge_records, settle_members
+    from workers.references.settling import purge_records, settle_members
 
     claim, directory = work.claim, Path(work.pool.path)
     if building.purge_due(claim):
-        whole = building.condemn_leftovers(claim)
-        _sweep()
-        purge_records(directory, whole, work.forgotten, work.forgotten_held_out)
+        purge_records(directory, _clear(claim), work.forgotten, work.forgotten_held_out)
         building.purged(claim)
     standing = building.standing(claim)
     if standing is None:
         return
-    building.condemn_leftovers(claim)
-    _sweep()
+    _clear(claim)
     building.announce_tables(claim, _table_names(_engine(work)))
     settled = settle_members(directory, standing, work.forgotten, work.forgotten_held_out)
     building.settled(claim, settled.facts.tables)
 
 
-def _sweep() -> None:
+def _clear(claim: leases.Claim) -> list[Path]:
+    """Destroy what is of no use any more; answers the directories of the whole members."""
+    whole, leftovers = building.whole_members(claim)
     with reading() as session:
         now = clock(session)
-    registry.sweep_destroyed(now)
+    destruction.destroy_early(leftovers, now)
+    return whole
 
 
 def _table_names(pool: "Pool") -> list[str]:

@@ -11,8 +11,7 @@ from service.queue import TASK_PLAN_REFERENCES, TASK_REFERENCE_TABLES, TASK_TRAI
 from service.references import building, leases
 from service.references.leases import Claim
 from service.references.service import Wanted, prepare
-from service.registry import pools
-from service.registry import service as registry
+from service.registry import destruction, pools
 from service.registry.models import Artefact, Model, ReferenceMember, ReferencePool, Version
 from service.verification.policy import Policy
 from tests.service.factories import register_images
@@ -83,15 +82,13 @@ def settle(pool_id: str) -> bool:
     """One tables task; whether the pool became ready by it."""
     held = claim(TASK_REFERENCE_TABLES, pool_id)
     if building.purge_due(held):
-        building.condemn_leftovers(held)
-        registry.sweep_destroyed(now())
+        destruction.destroy_early(building.whole_members(held)[1], now())
         building.purged(held)
     standing = building.standing(held)
     if standing is None:
         return False
     assert [name.split("-")[1] for name, _ in standing] == [f"{number:03}" for number in range(COUNT)]
-    building.condemn_leftovers(held)
-    registry.sweep_destroyed(now())
+    destruction.destroy_early(building.whole_members(held)[1], now())
     building.announce_tables(held, TABLES)
     for name in TABLES:
         (Path(row(pool_id).path) / name).write_text("statistics")

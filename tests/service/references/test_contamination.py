@@ -91,7 +91,7 @@ def _fail_to_publish(pool_id: str) -> None:
 def test_it_is_destroyed_and_made_again_without_them() -> None:
     pool_id = ready_pool()
     before = _of_members(pool_id)
-    publish_deletion(*HALF)
+    published = publish_deletion(*HALF)
     assert not settle(pool_id)  # purged; the members are still to be trained
     for number, artefact in before.items():
         assert Path(artefact.path).exists() == (number not in HALF)
@@ -109,6 +109,7 @@ def test_it_is_destroyed_and_made_again_without_them() -> None:
         assert after[number].destroy_by is None
     gone = [artefact for artefact in artefacts(pools.MEMBER, pools.TABLE) if artefact.destroyed_at]
     assert len(gone) == 5
+    assert all(artefact.destroyed_at < artefact.destroy_by == published + WEEK for artefact in gone)  # type: ignore[operator]
     assert (row(pool_id).generation, row(pool_id).refresh_by) == (1, None)
     assert _folders(pool_id) == {Path(artefact.path).name for artefact in after.values()} | {"gate.arrow"}
 
@@ -179,7 +180,7 @@ def test_a_deletion_during_a_purge_begins_it_again() -> None:
     pool_id = ready_pool()
     publish_deletion(0, job_id="job_1")
     held = claim(TASK_REFERENCE_TABLES, pool_id)
-    building.condemn_leftovers(held)
+    building.whole_members(held)
     publish_deletion(2, job_id="job_2")
     with pytest.raises(LeaseLost):
         building.purged(held)

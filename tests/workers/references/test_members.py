@@ -18,8 +18,9 @@ from workers.modeling.loading import load_model
 from workers.modeling.train import train_by_recipe
 from workers.modeling.training_record import read_exposures, read_record
 from workers.references.layout import SCORES_FILE, Pool, read_split, read_table
-from workers.references.members import Materials, member_seed, reference_recipe, train_member
+from workers.references.members import Materials, reference_recipe, train_member
 from workers.references.pool import plan_pool
+from workers.references.split import member_seed
 from workers.scoring.score import score
 
 

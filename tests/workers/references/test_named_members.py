@@ -10,7 +10,8 @@ from tests.workers.references.test_pool import everywhere
 from workers.modeling.training_record import read_exposures
 from workers.references.layout import Pool, read_split
 from workers.references.members import Materials, make_member
-from workers.references.pool import open_pool, plan_pool, purge_records, settle_members
+from workers.references.pool import open_pool, plan_pool
+from workers.references.settling import purge_records, settle_members
 from workers.references.tables import load_side
 
 COUNT = 8
