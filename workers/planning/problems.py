@@ -47,14 +47,15 @@ class Line:
 def open_line(base_dir: Path, task: str, data: Records, held_out: Records | None, holdout_digest: str | None) -> Line:
     """Read what the training of the model left beside it. Raises BadModel for files that cannot be read."""
     folder = base_dir / LINEAGE
-    reserved = read_reserve(folder)
+    inside = np.isin(np.asarray(data.ids), np.array(sorted(read_reserve(folder)), dtype=str))
+    # Records that have left the data since have left the reserve too.
+    reserved = frozenset(np.asarray(data.ids)[inside].tolist())
     people = data
     if reserved:
-        inside = np.isin(np.asarray(data.ids), np.array(sorted(reserved), dtype=str))
         people = data.subset(np.flatnonzero(~inside).tolist())
-        if held_out is None and inside.any():
+        if held_out is None:
             held_out, holdout_digest = data.subset(np.flatnonzero(inside).tolist()), reserve_digest(reserved)
-    return Line(base_dir, task, people, held_out, holdout_digest, read_canaries(folder), frozenset(reserved))
+    return Line(base_dir, task, people, held_out, holdout_digest, read_canaries(folder), reserved)
 
 
 def build_problem(
