@@ -284,7 +284,20 @@ def test_a_damaged_adapter_of_an_untouched_cohort_is_refused(talks: Adapted, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_changed_data_a_changed_base_and_a_recipe_without_adapters_are_refused(talks: Adapted, tmp_path: Path) -> None:
+def test_a_base_that_was_replaced_is_refused_though_no_digest_in_the_recipe_tells(
+    talks: Adapted, tmp_path: Path
+) -> None:
+    shutil.copytree(talks.public, tmp_path / "hub")
+    loose = on_base(tmp_path / "hub", "causal-lm", epochs=1, batch_size=8).model_copy(update={"sources": {}})
+    line = train(tmp_path, loose, talks.data)
+    ids = line.ids(0)
+    line.forget(ids, tmp_path / "before")
+    shutil.copyfile(talks.base / WEIGHTS, tmp_path / "hub" / WEIGHTS)
+    with pytest.raises(MethodRefused, match="the base is not the one that the adapters were trained on"):
+        line.forget(ids, tmp_path / "after")
+
+
+def test_changed_data_another_recipe_and_one_without_adapters_are_refused(talks: Adapted, tmp_path: Path) -> None:
     ids = talks.ids(0)
     columns = {role: list(values) for role, values in talks.data.columns.items()}
     columns["completion"][int(talks.data.rows_of(talks.ids(1))[0])] += " Indeed."

@@ -21,15 +21,12 @@ from service.catalogue.recipes import Recipe
 from service.errors import MethodRefused
 from workers.modeling.batching import Encoded
 from workers.modeling.devices import seed_everything
-from workers.modeling.directories import sha256_file
-from workers.modeling.fresh import fresh_model, provenance_of
+from workers.modeling.fresh import fresh_model, provenance_of, same_tokenizer
 from workers.modeling.observing import History
 from workers.modeling.optimizers import make_optimizer
 from workers.modeling.problem import Context, Outcome, Problem
 from workers.modeling.storing import Clock, Made, store
 from workers.modeling.training import Fitted, Loop, described
-
-_TOKENIZER = "tokenizer.json"
 
 
 def replay(problem: Problem, params: ReplayParams, context: Context, out_dir: Path) -> Outcome:
@@ -42,7 +39,7 @@ def replay(problem: Problem, params: ReplayParams, context: Context, out_dir: Pa
     seed_everything(history.seed, context.threads)
     provenance = provenance_of(problem)
     loaded = fresh_model(recipe, problem.retain, out_dir, provenance, context)
-    _same_tokenizer(recipe, problem.base_dir, out_dir)
+    same_tokenizer(recipe, problem.base_dir, out_dir)
     encoded = Encoded(loaded.task, problem.retain)
     plan = recipe.training
     optimizer = make_optimizer(loaded.model, plan.optimizer, plan.learning_rate, plan.weight_decay)
@@ -71,12 +68,6 @@ def _conditions(problem: Problem, context: Context) -> tuple[Recipe, History]:
         raise MethodRefused("the model was trained in parts: use the method that retrains one of them")
     history.check(recipe, problem.retain, context)
     return recipe, history
-
-
-def _same_tokenizer(recipe: Recipe, base_dir: Path, out_dir: Path) -> None:
-    """A tokenizer made from the data is part of what was learnt from them (the contract on tokenizers)."""
-    if recipe.data_tokenizer and sha256_file(base_dir / _TOKENIZER) != sha256_file(out_dir / _TOKENIZER):
-        raise MethodRefused("the tokenizer, trained again without the forgotten records, is another one")
 
 
 def _outcome(fitted: Fitted, first: int, begin: int, total: int) -> Outcome:

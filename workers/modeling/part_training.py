@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from service.catalogue.lineage import LINEAGE
 from service.catalogue.recipes import Recipe
+from service.errors import MethodRefused
 from workers.modeling.batching import Encoded
 from workers.modeling.fresh import Provenance
 from workers.modeling.observing import History, LineageFacts, MicroBatch, Recorder, Run
@@ -29,6 +30,7 @@ from workers.modeling.problem import Context
 from workers.modeling.progress import part_of, timed
 from workers.modeling.recipe import recipe_digest
 from workers.modeling.records import Records, chunks
+from workers.modeling.states import state_digest
 from workers.modeling.training import Fitted, Loop, pass_seed, planned, steps_per_epoch
 
 Kind = Literal["shards", "adapters"]
@@ -129,11 +131,18 @@ class PartedRun:
         self._states: list[PartState] = []
         self._curve: list[dict[str, float]] = []
         self._done = self._steps = self._passes = self._samples = 0
-        self._loss = float("nan")
+        self._loss, self._start = float("nan"), ""
 
     def open(self, model: nn.Module, optimizer: Optimizer) -> None:
-        """Begin the lineage; `model` is what the parts start from."""
+        """Begin the lineage; `model` is what the parts start from.
+
+        Raises MethodRefused where it is not what the adapters to be taken over were trained on.
+        """
         job, context = self.job, self._context
+        self._start = state_digest(model)
+        earlier = job.inherited.stored.facts if job.inherited is not None else None
+        if job.kind == "adapters" and earlier is not None and earlier.start != self._start:
+            raise MethodRefused("the base is not the one that the adapters were trained on")
         if self._recorder is None:
             job.folder.mkdir(mode=0o700)
             return
@@ -198,6 +207,7 @@ class PartedRun:
             slices=job.table.slices,
             seed=job.seed,
             recipe_digest=recipe_digest(job.recipe),
+            start=self._start,
             table="",
             states=self._states,
         )

@@ -48,7 +48,8 @@ class PartState(BaseModel):
 
 
 class PartsFacts(BaseModel):
-    """parts.json. `table` is the SHA-256 of parts.parquet; `states` are ordered by part, then slice."""
+    """parts.json. `start` is the digest of the model that adapters were put on, or of one that shards begin like;
+    `table` is the SHA-256 of parts.parquet; `states` are ordered by part, then slice."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -58,6 +59,7 @@ class PartsFacts(BaseModel):
     slices: int
     seed: int
     recipe_digest: str
+    start: str
     table: str
     states: list[PartState]
 

@@ -3,6 +3,7 @@
 Random states are no part of it: every micro-batch brings its own seed (workers/modeling/training.py).
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ def model_state(model: nn.Module) -> dict[str, Tensor]:
     lasting = model.state_dict()
     named = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n in lasting}
     return {name: value.detach() for name, value in named.items()}
+
+
+def state_digest(model: nn.Module) -> str:
+    """SHA-256 of names, types, shapes and values of parameters and lasting buffers, in hex."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model_state(model).items()):
+        held = value.detach().cpu().contiguous()
+        digest.update(f"{name} {held.dtype} {tuple(held.shape)}\n".encode())
+        digest.update(held.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def state_bytes(model: nn.Module, optimizer_name: str) -> int:
