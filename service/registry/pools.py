@@ -158,11 +158,11 @@ def forget(
     session: Session,
     *,
     model: Model,
-    version: Version | None,
     affected: Affected,
     policy: Policy,
     job_id: str,
     now: datetime,
+    version: Version | None = None,
 ) -> None:
     """Within the transaction that writes tombstones: date everything of the model's pool that holds the deleted.
 
