@@ -9,7 +9,7 @@ from rich.console import Console
 
 from benchmarks.record import Result, machine
 
-NAMES = ("startup", "intake", "cost", "lineage", "references", "sisa")
+NAMES = ("startup", "intake", "cost", "lineage", "sisa", "references", "deletions")
 
 
 def main(arguments: list[str] | None = None) -> int:

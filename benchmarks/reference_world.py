@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +124,7 @@ def _open(world: World) -> None:
 def _train(job: Job) -> None:
     import torch
 
+    from workers.lineage.recorder import TrainingRecorder
     from workers.modeling.fresh import Provenance
     from workers.modeling.problem import Context
     from workers.modeling.train import train_by_recipe
@@ -140,4 +141,5 @@ def _train(job: Job) -> None:
         known = Provenance(DIGEST, HELD_OUT_DIGEST, num_labels=10, prepared=world.served)
         train_by_recipe(RECIPE, kept, world.retrained(job.forget, job.seed), job.seed, context, known)
     else:
-        train_by_recipe(RECIPE, train, world.served, job.seed, context, Provenance(DIGEST, HELD_OUT_DIGEST))
+        recorded = replace(context, recorder=TrainingRecorder)
+        train_by_recipe(RECIPE, train, world.served, job.seed, recorded, Provenance(DIGEST, HELD_OUT_DIGEST))

@@ -29,6 +29,7 @@ from benchmarks.reference_figures import (
 )
 from benchmarks.reference_world import DIGEST, HELD_OUT_DIGEST, RECIPE, Job, World, make_world, train_all
 from service.verification.statistics import Array
+from workers.lineage.store import EVENTS, ModelHistory
 from workers.references.layout import HELD_OUT, TRAIN, Pool
 from workers.references.members import Materials
 from workers.references.pool import plan_pool
@@ -106,6 +107,7 @@ def _memorization(result: Result, trained: Trained) -> None:
         spreads = Spread.of(accuracy), Spread.of(gap)
         result.rows.append([f"  {name}", *(spread.text(2) for spread in spreads), str(len(accuracy)), ""])
         result.measurements.append({"part": "memorization", "case": name, "accuracy": accuracy, "score": gap})
+    _proxies(result, trained.world, dict(zip(ids.tolist(), truth.tolist(), strict=True)))
     halves = (members_table(trained.truth, pairs[at::2]).memorization(ids) for at in (0, 1))
     reliability = rank_correlation(*halves)
     result.notes.append(
@@ -113,6 +115,18 @@ def _memorization(result: Result, trained: Trained) -> None:
         f"above 0.5 for {np.mean(truth > 0.5):.0%} of the records"
     )
     result.settings["truth_reliability"] = reliability
+
+
+def _proxies(result: Result, world: World, truth: dict[str, float]) -> None:
+    """Rank correlation of the four learning events that the served model's own training recorded (2410.16516)."""
+    records = ModelHistory(world.served).records
+    memorized = np.array([truth[str(name)] for name in records.ids])
+    for at, name in enumerate(EVENTS):
+        found = rank_correlation(records.events[:, at].astype(float), memorized)
+        result.rows.append([f"  learning event: {name.replace('_', ' ')}", f"{found:.2f}", "", "", ""])
+        result.measurements.append({"part": "memorization", "case": name, "accuracy": [found], "score": []})
+        if name == "confidence":
+            result.targets.append(Target("mean confidence of the training, correlation", found, -0.7))
 
 
 def _estimates(trained: Trained, ids: Array) -> Iterator[tuple[str, list[Array], list[Array]]]:
