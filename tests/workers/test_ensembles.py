@@ -141,6 +141,22 @@ def test_forgetting_changes_the_affected_shard_alone_and_is_the_training_without
     assert (told.claimed, told.holds) == (True, True), told.reason
 
 
+def test_approximate_methods_take_an_ensemble_for_a_model(
+    line: tuple[Path, Recipe], texts: MemoryRecords, tmp_path: Path
+) -> None:
+    base, chosen = line
+    asked = problem(base, chosen, texts, texts.ids[:10].tolist())
+    asked = replace(asked, selection=questions(60).subset(range(200, 300)))
+    run_attempt("negative_gradient_plus", {"passes": 1, "min_steps": 1}, asked, factories.context(), tmp_path / "out")
+    assert [path.parent.name for path in weight_files(tmp_path / "out")] == ["shard-00", "shard-01", "shard-02"]
+    edited, before = (load_model(place, TASK, CPU).model.state_dict() for place in (tmp_path / "out", base))
+    assert edited.keys() == before.keys()
+    assert not all(torch.equal(edited[name], before[name]) for name in before)
+    # Its shards' states are not those of the edited model any more.
+    with pytest.raises(MethodRefused, match="no shards are left"):
+        run_attempt("sharded", {}, replace(asked, base_dir=tmp_path / "out"), factories.context(), tmp_path / "next")
+
+
 def test_a_digest_of_the_weights_sees_every_shard(line: tuple[Path, Recipe], tmp_path: Path) -> None:
     base, _ = line
     shutil.copytree(base, tmp_path / "copy")

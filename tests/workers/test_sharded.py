@@ -81,6 +81,18 @@ def test_forgetting_is_byte_for_byte_the_training_without_the_records(
     load_model(tmp_path / "out", "image-classification", CPU)
 
 
+def test_it_is_exact_with_momentum_augmentation_and_accumulation_too(images: Sharded, tmp_path: Path) -> None:
+    settings = {"optimizer": "sgd", "learning_rate": 0.05, "augmentation": "flip-crop", "accumulation": 2}
+    plain = recipe()
+    chosen = plain.model_copy(update={"training": plain.training.model_copy(update=settings)})
+    other = train(tmp_path, chosen, images.data)
+    ids = other.ids(3, 2)
+    other.forget(ids, tmp_path / "out")
+    expected = by_hand(other, other.problem(ids), tmp_path / "hand")
+    assert sha256_file(tmp_path / "out" / WEIGHTS) == sha256_file(expected / WEIGHTS)
+    assert states(tmp_path / "out") == states(expected)
+
+
 def test_another_seed_gives_other_bytes(images: Sharded, tmp_path: Path) -> None:
     ids = last_slice(images)
     images.forget(ids, tmp_path / "out")

@@ -1,5 +1,6 @@
 """SISA training: who belongs where, what is published, what is kept, and what the lineage says of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,17 @@ import torch
 from transformers import AutoModelForImageClassification
 
 from service.catalogue.lineage import LINEAGE
-from service.errors import BadDataset
+from service.errors import BadDataset, Cancelled
 from tests.workers import factories
-from tests.workers.sharded_models import CPU, SHARDS, SLICES, Sharded, recipe, states, train
+from tests.workers.sharded_models import CPU, DIGEST, SHARDS, SLICES, Sharded, recipe, states, train
 from workers.lineage.store import ModelHistory
 from workers.modeling.directories import sha256_file
+from workers.modeling.fresh import Provenance
 from workers.modeling.loading import load_model
 from workers.modeling.parts import affordable_slices, divide, state_place
+from workers.modeling.problem import Progress
 from workers.modeling.states import WEIGHTS
+from workers.modeling.train import train_by_recipe
 from workers.modeling.training_record import read_exposures, read_record
 from workers.modeling.wide_resnet import obstacle
 
@@ -124,6 +128,24 @@ def test_the_lineage_of_a_training_in_shards_covers_all_its_steps(images: Sharde
     logged = history.log.exposures(len(history.records.ids))
     assert dict(zip(history.records.ids.tolist(), logged.tolist(), strict=True)) == seen
     assert (history.records.events[:, 0] > 0).all()
+
+
+def test_progress_goes_from_nothing_to_all_and_names_the_shard(images: Sharded, tmp_path: Path) -> None:
+    told: list[Progress] = []
+    context = replace(factories.context(), progress=told.append)
+    train_by_recipe(images.recipe, images.data, tmp_path / "model", 0, context, Provenance(DIGEST))
+    fractions = [progress.fraction for progress in told]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1.0)
+    assert {progress.message for progress in told} == {f"shard {number} of 4, training" for number in range(1, 5)}
+
+
+def test_a_cancelled_training_leaves_nothing(images: Sharded, tmp_path: Path) -> None:
+    calls = iter(range(1000))
+    context = replace(factories.context(), cancelled=lambda: next(calls) > 40)
+    with pytest.raises(Cancelled):
+        train_by_recipe(images.recipe, images.data, tmp_path / "model", 0, context, Provenance(DIGEST))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_storage_budget_bounds_the_states_and_not_the_result(images: Sharded, tmp_path: Path) -> None:

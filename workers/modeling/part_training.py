@@ -239,8 +239,8 @@ class PartedRun:
         ends = np.cumsum([state.steps for state in states])
         found: dict[tuple[int, int], list[MicroBatch]] = {}
         for batch in inherited.history.batches(self.job.records, 0):
-            state = states[min(int(np.searchsorted(ends, batch.step, side="right")), len(states) - 1)]
-            begin = int(ends[states.index(state)]) - state.steps
+            at = min(int(np.searchsorted(ends, batch.step, side="right")), len(states) - 1)
+            state, begin = states[at], int(ends[at]) - states[at].steps
             found.setdefault((state.part, state.slice), []).append(replace(batch, step=batch.step - begin))
         return found
 

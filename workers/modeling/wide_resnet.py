@@ -22,7 +22,7 @@ _REDUCTION = 4
 def obstacle(model: PreTrainedModel, members: int, limit: int = LIMIT) -> str | None:
     """Why so many models like this one cannot be merged, in one line; None where they can."""
     if not isinstance(model, ResNetForImageClassification):
-        return f"{type(model).__name__} cannot be merged: its layers normalise across all channels"
+        return f"{type(model).__name__} cannot be merged: ResNets can"
     config: Any = model.config
     if config.layer_type == "bottleneck" and any(width % _REDUCTION for width in config.hidden_sizes):
         return f"bottleneck widths that {_REDUCTION} does not divide cannot be merged"
