@@ -99,7 +99,7 @@ class Simulation:
         """Ids of the records that were trained on, in a fixed random order."""
         reserve = read_reserve(Path(self.base()[1].path) / LINEAGE)
         ids = [str(name) for name in self.records.ids if name not in reserve]
-        return np.random.default_rng(1).permutation(ids).tolist()
+        return [str(name) for name in np.random.default_rng(1).permutation(ids)]
 
     def forget(self, number: int, record_id: str) -> None:
         """One deletion: plan, attempt, publish, sweep, check."""
