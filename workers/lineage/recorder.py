@@ -24,9 +24,10 @@ from workers.lineage.duplicates import find_duplicates, read_duplicates, without
 from workers.lineage.facts import CheckpointFacts, Lineage
 from workers.lineage.log import LogWriter
 from workers.lineage.reserve import write_reserve
-from workers.lineage.store import ModelHistory, RecordTable, folder_bytes, open_history, stored_hashes, write_lineage
+from workers.lineage.store import ModelHistory, RecordTable, folder_bytes, open_history, write_lineage
 from workers.modeling.observing import LineageFacts, MicroBatch, RecorderFactory, Run
 from workers.modeling.recipe import recipe_digest
+from workers.modeling.records import stored_hashes
 from workers.modeling.states import state_bytes
 
 _WATCHED_EPOCHS = 10

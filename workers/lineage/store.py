@@ -1,6 +1,5 @@
 """The lineage folder of a model directory: what it holds, written and read; and the history that replay follows."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,11 +22,10 @@ from workers.modeling.directories import sha256_file, write_atomic
 from workers.modeling.observing import MicroBatch
 from workers.modeling.problem import Context
 from workers.modeling.recipe import recipe_digest
-from workers.modeling.records import Records, chunks
+from workers.modeling.records import STORED_BYTES, Records, stored_hashes
 from workers.modeling.training_record import read_record
 
 EVENTS = ("confidence", "max_confidence", "negative_entropy", "binary_accuracy")
-_HASH_BYTES, _CHUNK = 16, 1024
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def write_records(table: RecordTable, log: OrderLog, path: Path) -> None:
     count = len(table.ids)
     columns: dict[str, Any] = {
         "record_id": pa.array(table.ids.tolist(), pa.string()),
-        "content": pa.array(table.contents, pa.binary(_HASH_BYTES)),
+        "content": pa.array(table.contents, pa.binary(STORED_BYTES)),
         "exposures": log.exposures(count),
         "first_step": log.first_steps(count),
     }
@@ -64,22 +62,6 @@ def write_lineage(folder: Path, lineage: Lineage, log: OrderLog, table: RecordTa
     lineage.files = {path.name: sha256_file(path) for path in sorted(others)}
     write_atomic(folder / FACTS, lineage.model_dump_json(by_alias=True, indent=2).encode() + b"\n")
     return sha256_file(folder / FACTS)
-
-
-def stored_hashes(records: Records) -> list[bytes]:
-    """16 bytes of SHA-256 over each record's values as they are stored: an image packed anew is another one."""
-    hashes = []
-    for rows in chunks(len(records), _CHUNK):
-        columns = records.take(rows)
-        roles = sorted(columns)
-        for values in zip(*(columns[role] for role in roles), strict=True):
-            digest = hashlib.sha256()
-            for value in values:
-                content = value if isinstance(value, bytes) else str(value).encode()
-                digest.update(len(content).to_bytes(8, "big"))
-                digest.update(content)
-            hashes.append(digest.digest()[:_HASH_BYTES])
-    return hashes
 
 
 def folder_bytes(folder: Path) -> int:
