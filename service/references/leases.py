@@ -140,9 +140,19 @@ def _mine(held: Claim) -> Any:
 
 
 def renew(held: Claim, **values: Any) -> bool:
-    """Extend the lease, and store these values; False means that it is lost and the work must stop."""
+    """Extend the lease, and store these values; False means that it is lost and the work must stop.
+
+    A claim whose work is done has nothing to extend, and has not lost it either.
+    """
     with transaction() as session:
-        return _renew(session, held, values)
+        return _renew(session, held, values) or _is_done(session, held)
+
+
+def _is_done(session: Session, held: Claim) -> bool:
+    """Whether the holder itself has given the lease up, and nobody has come after it."""
+    table = _table(held)
+    mine = (table.id == held.row_id) & (table.fence == held.fence) & table.lease_until.is_(None)
+    return session.scalar(select(table.id).where(mine)) is not None
 
 
 def _renew(session: Session, held: Claim, values: dict[str, Any]) -> bool:
@@ -153,6 +163,8 @@ def _renew(session: Session, held: Claim, values: dict[str, Any]) -> bool:
 def require_wanted(held: Claim) -> None:
     """Raises LeaseLost when somebody else has taken over, Cancelled when nobody wants the pool any more."""
     with reading() as session:
+        if _is_done(session, held):
+            return
         mine = session.scalar(select(_table(held).id).where(_mine(held)))
         state = session.scalar(select(ReferencePool.state).where(ReferencePool.id == held.pool_id))
     if mine is None:

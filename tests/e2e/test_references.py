@@ -15,6 +15,7 @@ import pytest
 from pyarrow import parquet
 from sqlalchemy import select
 
+from service import database
 from service.database import clock, reading
 from service.registry import pools
 from service.registry import service as registry
@@ -43,6 +44,13 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
     return Assets(folder, train, holdout, folder / "model")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _connections(world: World) -> Iterator[None]:
+    """This process reads the stack's database too, and must let go of it before the stack ends."""
+    yield
+    database.get_engine().dispose()
+
+
 @pytest.fixture
 def preparing(world: World, assets: Assets) -> Iterator[subprocess.Popen[str]]:
     """`lethe models prepare` in a process of its own."""
@@ -67,6 +75,7 @@ def test_a_pool_survives_a_worker_and_forgets_with_its_model(
     path = Path(built["path"])
     assert open_pool(path, "image-classification").facts.count == COUNT
     assert _claims(world) > COUNT  # the killed one's member was trained again
+    assert list((world.home / "models" / "digits").glob("*/lineage/duplicates.parquet"))
 
     gone = _records_of(assets, "t-person-007")
     holding = {number for number, seen in _trained_on(path).items() if seen & gone}

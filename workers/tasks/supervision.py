@@ -21,6 +21,7 @@ from service.jobs import leases, service
 from service.settings import get_settings
 
 _CHECK_SECONDS = 0.5
+_ENDING_SECONDS = 3.0
 
 
 class Lease(Protocol):
@@ -142,9 +143,17 @@ def _watch(lease: Lease, process: subprocess.Popen[bytes]) -> None:
             waited += _CHECK_SECONDS
         if waited >= interval:
             waited = 0.0
-            if not lease.renew():
+            if not lease.renew() and not _is_ending(process):
                 raise LeaseLost(f"{lease.name}: the lease was taken over while it ran")
         lease.check()
+
+
+def _is_ending(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it ends by itself within moments: it has just stored its result and handed on what it held."""
+    try:
+        return process.wait(_ENDING_SECONDS) == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _raise_outcome(lease: Lease, returncode: int, report: str) -> None:

@@ -119,6 +119,8 @@ def test_a_member_of_a_vanished_worker_is_trained_again_and_the_late_one_writes_
     with pytest.raises(LeaseLost):
         leases.require_wanted(late)
     finish(held)
+    leases.require_wanted(held)  # its process is still ending
+    assert leases.renew(held)
     train_waiting(pool_id)
     assert settle(pool_id)  # which destroys what the late one has written
     assert not Path(late.directory).exists()
