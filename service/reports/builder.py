@@ -12,6 +12,7 @@ from service.reports.schema import (
     ClockPart,
     LineagePart,
     LogProofPart,
+    NearDuplicatesPart,
     PlanPart,
     PlotPart,
     PolicyPart,
@@ -23,6 +24,7 @@ from service.reports.schema import (
     TargetPart,
 )
 from service.reports.verify import SIGNED
+from service.verification.schema import Evaluation
 
 LEAF_RULE = "SHA-256(0x00 || RFC 8785 JSON of id, kind, at, actor, ref, data)"
 CHAIN_RULE = "SHA-256(previous_chain_hash || leaf_hash), over raw bytes"
@@ -86,6 +88,7 @@ def _target(facts: TargetFacts, job: JobEvidence) -> TargetPart:
             job_records=job.records if published else 0,
             job_subjects=job.subjects if published else 0,
             job_requests=job.requests,
+            near_duplicates=_near_duplicates(verification),
         ),
         lineage=_lineage(job, published),
         policy=PolicyPart(digest=job.policy_digest, document=job.policy) if published else None,
@@ -97,6 +100,11 @@ def _target(facts: TargetFacts, job: JobEvidence) -> TargetPart:
         limits=limits_of(facts, job),
         plots=list(job.plots) if published else [],
     )
+
+
+def _near_duplicates(verification: Evaluation | None) -> NearDuplicatesPart:
+    retained = verification.records.near_duplicates if verification else None
+    return NearDuplicatesPart(computed=retained is not None, retained=retained)
 
 
 def _decision(facts: TargetFacts, job: JobEvidence) -> str:

@@ -5,7 +5,9 @@ no absence.
 """
 
 from service.reports.facts import JobEvidence, TargetFacts
+from service.verification.limits import copies_limit, reference_limit, trace_limits
 from service.verification.schema import Check, Evaluation
+from service.verification.verdict import REFERENCE
 
 CHANCE = 0.5
 FEW_RECORDS = 33
@@ -25,11 +27,10 @@ def limits_of(target: TargetFacts, job: JobEvidence) -> list[str]:
         *_positive_control(evaluation.check("positive_control")),
         *_comparison(evaluation),
         *_people(target, job),
-        "This release plants no canaries and trains no reference models: nothing here is calibrated record by record "
-        "against models that never saw the record, and an average over records can hide a single one.",
+        *trace_limits(evaluation.traces, evaluation.basis),
+        copies_limit(evaluation.records.near_duplicates, job.task),
+        reference_limit(evaluation.check(REFERENCE)),
         *_copies(job),
-        "Records that resemble the forgotten ones and belong to other people were not searched for. A model trained "
-        "without the forgotten records would still know what those others say.",
         *_always(job),
     ]
 

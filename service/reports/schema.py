@@ -47,10 +47,10 @@ class ClockPart(Part):
 
 
 class NearDuplicatesPart(Part):
-    """Whether records that resemble the forgotten ones were looked for in what was kept."""
+    """Whether copies of what the run forgot were looked for among the kept records, and how many there are."""
 
     computed: bool = False
-    retained: int | None = None
+    retained: int | None = Field(None, description="exact and, for texts, near copies; null where nobody looked")
 
 
 class ScopePart(Part):

@@ -8,7 +8,7 @@ from typing import Any
 from service.reports.blocks import Block, Cell, bullets, facts, figures, mono, sentence, table, text
 from service.reports.findings import verification
 from service.reports.limits import count
-from service.reports.schema import ArtefactPart, AttemptPart, Report, TargetPart
+from service.reports.schema import ArtefactPart, AttemptPart, NearDuplicatesPart, Report, TargetPart
 from service.reports.wording import GRADES, check_name, interval, moment, number, seconds, span
 
 
@@ -50,7 +50,7 @@ def _scope(target: TargetPart) -> list[Block]:
     if target.publication:
         people = count(scope.job_subjects, "person", "people")
         others = f"{count(scope.job_records, 'record')} of {people} in {count(scope.job_requests, 'request')}"
-        rows += [["Served by the same run", others], ["Similar records of others", "not searched for"]]
+        rows += [["Served by the same run", others], ["Copies among kept records", _copies(scope.near_duplicates)]]
     rows.append(["Training records", _change(data.records_before, data.records_after)])
     if data.unit and data.units_before is not None:
         rows.append([f"Training {data.unit}", _change(data.units_before, data.units_after)])
@@ -61,6 +61,10 @@ def _scope(target: TargetPart) -> list[Block]:
         if version:
             rows.append([f"{title} version {version.number}", mono(version.digest)])
     return [text(scope.decision), facts(rows)]
+
+
+def _copies(found: NearDuplicatesPart) -> str:
+    return number(found.retained) if found.computed else "not searched for"
 
 
 def _change(before: int | None, after: int | None) -> str:

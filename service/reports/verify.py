@@ -309,13 +309,19 @@ def _verdicts(report: dict[str, Any]) -> Iterator[str]:
 def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator[str]:
     from service.verification.policy import Policy, margin_for
     from service.verification.schema import Evaluation
-    from service.verification.verdict import CONTROL, MEMBERSHIP, disagreements
+    from service.verification.verdict import (
+        CONTROL,
+        MEMBERSHIP,
+        REFERENCE,
+        REFERENCE_CONTROL,
+        disagreements,
+    )
 
     read = Evaluation.model_validate(evaluation)
     fixed = Policy.model_validate(policy["document"]).verification
     yield from disagreements(read, fixed)
     if read.policy_digest != policy["digest"]:
         yield "the evaluation was made under another policy"
-    for check in (read.check(MEMBERSHIP), read.check(CONTROL)):
+    for check in map(read.check, (MEMBERSHIP, CONTROL, REFERENCE, REFERENCE_CONTROL)):
         if check is not None and check.margin not in (None, margin_for(fixed.auc_margin, check.n or 0)):
             yield f"{check.id}: the margin {check.margin} is not the one of the policy for {check.n} records"

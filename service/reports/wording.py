@@ -105,12 +105,13 @@ def _finding(target: TargetPart) -> list[str]:
         phrase = EXACT_PHRASES.get(
             method, f"made by the exact method {method} without the listed records (by procedure)"
         )
-        return [f"{head}.", f"Version {version} was {phrase}.", *_diagnostics(evaluation)]
+        return [f"{head}.", f"Version {version} was {phrase}.", *_diagnostics(evaluation), *_calibrated(evaluation)]
     return [
         f"{head}.",
         f"The approximate procedure {method} was run from version "
         f"{target.lineage.base_version.number if target.lineage.base_version else '?'}.",
         *_measured(evaluation),
+        *_calibrated(evaluation),
         *([f"In short: {evaluation.reason}."] if evaluation.reason else []),
     ]
 
@@ -144,6 +145,19 @@ def _diagnostics(evaluation: Evaluation) -> list[str]:
     ]
 
 
+def _calibrated(evaluation: Evaluation) -> list[str]:
+    """The attack with reference models, where it was run: a failure of it is for a person to look at."""
+    check = evaluation.check("reference_auc")
+    if check is None or check.estimate is None:
+        return []
+    why = f" ({check.reason})" if check.verdict == "fail" else ""
+    reached = f"an AUC of {number(check.estimate)} (95 % interval {interval(check.ci95)}): {check.verdict}{why}"
+    return [
+        f"As a diagnostic, the membership attack calibrated by {number(check.references)} reference models for each "
+        f"record reached {reached}."
+    ]
+
+
 def not_seen(report: Report) -> list[str]:
     """The weightiest limits of each target, for page one; the full lists follow in the sections."""
     lines = [line for target in report.targets for line in target.limits[:4]]
@@ -168,7 +182,9 @@ _CHECK_NAMES = {
     "forgetting_rate_mia": "Forgetting rate (membership)",
     "forgetting_rate_accuracy": "Forgetting rate (accuracy)",
     "memory_retention_rate": "Memory retention rate",
-    "calibrated_membership": "Membership attack with reference models",
+    "reference_auc": "Membership attack with reference models (AUC)",
+    "reference_control": "The same on the old version, with reference models",
+    "companion_canaries": "Planted records",
     "per_record": "Record by record, with reference models",
 }
 

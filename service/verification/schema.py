@@ -24,7 +24,8 @@ class Check(_Part):
     """One check. `ci` has the level 1 - 2 alpha and decides a pass (two one-sided tests); `ci95` decides a fail.
 
     `n` and `m` count forgotten and comparison records, `clusters` the people behind them in the same order; `utility`
-    has held-out records alone, counted by `n`.
+    has held-out records alone, counted by `n`. `references` counts the models that never saw a record, for each record.
+    `p_value` is two-sided, of an AUC of 0.5.
     `power_at_zero` is the chance that a model without any leak (or loss) passes, `smallest_detectable` the effect
     found with 80 % power; both come from sizes and the untouched model, before the candidate is looked at.
     """
@@ -43,6 +44,8 @@ class Check(_Part):
     clusters: tuple[int, ...] | None = None
     power_at_zero: float | None = None
     smallest_detectable: float | None = None
+    references: int | None = None
+    p_value: float | None = None
     verdict: Outcome = "info"
     reason: str | None = None
 
@@ -75,12 +78,31 @@ class Models(_Part):
 
 class Records(_Part):
     """Numbers of records. `held_out` counts the certification part, the only one the gate looks at;
-    `retain_scored` is smaller than `retain` where a sample stands for it."""
+    `retain_scored` is smaller than `retain` where a sample stands for it. `near_duplicates` counts retained records
+    that are exact or near copies of forgotten ones; null where nobody looked."""
 
     forget: int
     retain: int
     held_out: int
     retain_scored: int
+    near_duplicates: int | None = None
+
+
+class Traces(_Part):
+    """What the training of the original left behind that evidence can rest on.
+
+    `record`: it has a training record. `log`: the order of its training is there, was recorded and is not there any
+    more, or was never recorded. `canaries`: planted records that no deletion has used up; `reserved`: records that a
+    coin kept out of the training. `held_out`: where the held-out records come from. `carried_on`: the candidate brings
+    a log of its own; null where there is none to bring.
+    """
+
+    record: bool
+    log: Literal["kept", "lost", "none"] = "none"
+    canaries: int = 0
+    reserved: int = 0
+    held_out: Literal["reserve", "given", "none"] = "none"
+    carried_on: bool | None = None
 
 
 class Evaluation(_Part):
@@ -111,6 +133,7 @@ class Evaluation(_Part):
     seed: int = Field(0, description="of the retain sample, the folds of the blind baseline and the SVM of tow_mia")
     unit: Literal["record", "token", "byte"] = "record"
     forward_passes: dict[str, int] = Field(default={}, description="batches by model: each record is scored once")
+    traces: Traces | None = Field(None, description="what the original's training left; null where nobody looked")
 
     def check(self, name: str) -> Check | None:
         """The check of this id."""

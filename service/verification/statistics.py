@@ -25,6 +25,7 @@ _SMALL = 30
 _NEAR = 0.1
 _EDGE = 0.05
 _HALVINGS = 100
+_SMALLEST_P, _P_HALVINGS = 1e-12, 40
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,21 @@ class Auc:
             least, most = _newcombe(self.auc, *self.clusters, t)
             return min(low, least), max(high, most)
         return low, high
+
+    def p_value(self) -> float:
+        """Two-sided p of "the AUC is 0.5": the level at which the interval begins to leave 0.5 out; 1e-12 at least."""
+        low, high = math.log(_SMALLEST_P), 0.0
+        for _ in range(_P_HALVINGS):
+            middle = (low + high) / 2
+            if self._leaves_out_half(math.exp(middle)):
+                high = middle
+            else:
+                low = middle
+        return math.exp(high)
+
+    def _leaves_out_half(self, level: float) -> bool:
+        low, high = self.interval(1.0 - level)
+        return not low <= 0.5 <= high
 
 
 def clustered_auc(members: Array, others: Array, member_clusters: Clusters, other_clusters: Clusters) -> Auc:

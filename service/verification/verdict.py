@@ -12,13 +12,18 @@ from service.verification.policy import VerificationPolicy, margin_for
 from service.verification.schema import Basis, Check, Evaluation, Grade, Outcome, Role, Verdict
 
 MEMBERSHIP, CONTROL, BLIND = "membership_auc", "positive_control", "blind_baseline"
+REFERENCE, REFERENCE_CONTROL = "reference_auc", "reference_control"
 UTILITY, PROVENANCE, SANITY, DISTINCT = "utility", "provenance", "sanity", "distinct"
+CANARIES, NOT_RUN = "companion_canaries", "not run: "
 ACCURACY, PERPLEXITY = "accuracy difference", "perplexity ratio"
 CHANCE = 0.5
 BLIND_LIMIT = 0.55
 """A classifier that never sees the model and does better than this makes the comparison of the two sets meaningless."""
 SPREAD_LIMIT = 0.1
 """A candidate whose scores vary less than this part of the original's hides from every score-based attack."""
+
+HOLDING_P = 0.001
+"""A reference-matched check that fails below this asks for a person, also where an exact method was run."""
 
 _NEEDED: dict[Basis, frozenset[str]] = {
     "procedure": frozenset({DISTINCT, SANITY, PROVENANCE}),
@@ -79,6 +84,17 @@ def detectable(control: Check, margin: float) -> bool:
     return control.ci95[0] > CHANCE + margin or control.ci95[1] < CHANCE - margin
 
 
+def judge_reference_auc(check: Check, control: Check | None, policy: VerificationPolicy) -> Judged:
+    """The same of the calibrated attack: matching takes the place of the blind baseline. It is printed, not obeyed."""
+    if check.estimate is None:
+        return check.verdict, check.reason
+    outcome, reason = judge_auc(check, control, None, policy)
+    if outcome == "fail" and check.p_value is not None and check.p_value < HOLDING_P:
+        held = f"p = {check.p_value:.1g} is below {HOLDING_P:g}, so that a person should look before this is published"
+        reason = f"{reason}; {held}. This release does not hold a job for it"
+    return outcome, reason
+
+
 def judge_noninferiority(check: Check, policy: VerificationPolicy) -> Judged:
     """Utility: not worse than the original by the margin.
 
@@ -117,7 +133,9 @@ def _judged(check: Check, by_id: Mapping[str, Check], basis: Basis, policy: Veri
     if check.id == MEMBERSHIP:
         judged = judge_auc(check, by_id.get(CONTROL), by_id.get(BLIND), policy)
         role = "gate" if basis == "measurement" else "diagnostic"
-    elif check.id == CONTROL:
+    elif check.id == REFERENCE:
+        judged = judge_reference_auc(check, by_id.get(REFERENCE_CONTROL), policy)
+    elif check.id in (CONTROL, REFERENCE_CONTROL):
         judged = _judge_control(check)
     elif check.id == BLIND:
         judged = _judge_blind(check)
@@ -163,14 +181,19 @@ def decide(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, Grade | None
     verdict = _combine(checks, basis)[0]
     if verdict != "pass":
         return verdict, None
-    # B needs a qualified method and powered companion canaries (verification 8.3). This release has neither, so every
-    # measured pass is C, also at the narrow margin.
+    # B needs a qualified method and powered companion canaries (verification 8.3). This release qualifies none, and
+    # without canaries C is the most there can be: so every measured pass is C, also at the narrow margin.
     return verdict, "A" if basis == "procedure" else "C"
 
 
 def explain(checks: Sequence[Check], basis: Basis) -> str:
-    """Why judged checks come to their verdict, in one sentence."""
-    return _combine(checks, basis)[1]
+    """Why judged checks come to their verdict and a measured pass to no better grade than C, in one sentence."""
+    verdict, reason = _combine(checks, basis)
+    canaries = next((check for check in checks if check.id == CANARIES and check.verdict != "pass"), None)
+    if verdict != "pass" or basis == "procedure" or canaries is None:
+        return reason
+    why = (canaries.reason or "no canaries were checked").removeprefix(NOT_RUN)
+    return f"{reason}; grade C at most, since {why}"
 
 
 def _combine(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, str]:

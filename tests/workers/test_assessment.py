@@ -238,7 +238,7 @@ def test_metrics_stand_beside_doing_nothing_and_retrained_models() -> None:
 
 def test_checks_that_need_references_are_listed_as_not_run() -> None:
     found = judged(World().tables(original=1.0, candidate=0.0))
-    for name in ("calibrated_membership", "per_record"):
+    for name in ("reference_auc", "reference_control", "per_record"):
         check = found.check(name)
         assert check is not None
         assert (check.role, check.verdict, check.reason) == ("diagnostic", "info", "not run: no references")

@@ -7,15 +7,19 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from service.verification.limits import copies_limit, reference_limit, trace_limits
 from service.verification.policy import Policy
-from service.verification.schema import Basis, Check, Evaluation, Models, Records
-from service.verification.verdict import BLIND, CONTROL, MEMBERSHIP, PROVENANCE, decide, explain, judge
+from service.verification.schema import Basis, Check, Evaluation, Models, Records, Traces
+from service.verification.statistics import NotMeasurable
+from service.verification.verdict import BLIND, CONTROL, MEMBERSHIP, PROVENANCE, REFERENCE, decide, explain, judge
+from workers.planning.calibrated import NO_REFERENCES, Calibration, reference_checks
 from workers.planning.checks import (
     BlindFeatures,
     blind_check,
+    canary_check,
     distinct_check,
     membership_checks,
-    not_run_checks,
+    per_record_check,
     sanity_check,
     utility_check,
 )
@@ -28,6 +32,7 @@ from workers.planning.score_tables import (
     ORIGINAL,
     RETAIN,
     RETRAINED,
+    ModelScores,
     read_tables,
 )
 
@@ -37,7 +42,8 @@ class Facts:
     """What score tables do not tell.
 
     `files_differ`: the candidate's weights are not the original's. `retain_records`: how many there are, where a sample
-    was scored. `per_byte`: some tokenizers differ. `forward_passes` by model, in batches.
+    was scored. `per_byte`: some tokenizers differ. `forward_passes` by model, in batches. `near_duplicates`: retained
+    copies of forgotten records, None where nobody looked.
     """
 
     files_differ: bool = True
@@ -47,6 +53,8 @@ class Facts:
     per_byte: bool = False
     seed: int = 0
     forward_passes: dict[str, int] = field(default_factory=dict)
+    traces: Traces | None = None
+    near_duplicates: int | None = None
 
 
 def assess(
@@ -58,26 +66,25 @@ def assess(
     blind: BlindFeatures | None = None,
     facts: Facts | None = None,
     ignore_record: bool = False,
+    references: Calibration | NotMeasurable = NO_REFERENCES,
 ) -> Evaluation:
     """Judge a candidate by the score tables "original", "candidate" and "retrained-1", ...
 
     Tables have the columns of `workers.scoring.score` and `set` (forget, retain, held_out: the certification records;
-    none where there is no held-out set). `alpha` None takes the policy's. Raises Unevaluable, see `read_tables`.
+    none where there is no held-out set). `alpha` None takes the policy's. `references`: the gate's side of a pool, or
+    why there is none. Raises Unevaluable, see `read_tables`.
     """
     facts = facts or Facts()
-    models = read_tables(tables, task, facts.per_byte)
-    retrained = [models[name] for name in sorted(models, key=_number) if name.startswith(RETRAINED)]
-    line = Line(models[ORIGINAL], models[CANDIDATE], retrained)
+    line = _line(read_tables(tables, task, facts.per_byte))
     basis: Basis = "procedure" if _by_procedure(facts.provenance, ignore_record) else "measurement"
-    diagnostics, metrics = metric_checks(line)
-    metrics |= retrain_metrics(line, facts.seed)
+    level = alpha if alpha is not None else policy.verification.alpha
+    diagnostics, metrics = _diagnostics(line, policy, level, facts, references)
     raw = [
         provenance_check(facts.provenance, ignore_record),
         distinct_check(line.original, line.candidate, facts.files_differ),
         sanity_check(line.original, line.candidate, facts.weights_finite),
-        *_gate_checks(line, policy, alpha if alpha is not None else policy.verification.alpha, blind, facts.seed),
+        *_gate_checks(line, policy, level, blind, facts.seed),
         *diagnostics,
-        *not_run_checks(),
     ]
     checks = judge(raw, basis, policy.verification)
     verdict, grade = decide(checks, basis)
@@ -92,12 +99,18 @@ def assess(
         basis=basis,
         grade=grade,
         reason=explain(checks, basis),
-        limits=limits_of(checks, basis, records),
+        limits=limits_of(checks, basis, records, facts.traces, task),
         policy_digest=policy.digest(),
         seed=facts.seed,
         unit=_unit(task, facts.per_byte),
         forward_passes=facts.forward_passes,
+        traces=facts.traces,
     )
+
+
+def _line(models: Mapping[str, ModelScores]) -> Line:
+    retrained = [models[name] for name in sorted(models, key=_number) if name.startswith(RETRAINED)]
+    return Line(models[ORIGINAL], models[CANDIDATE], retrained)
 
 
 def _numbers(line: Line) -> Models:
@@ -126,6 +139,16 @@ def _gate_checks(line: Line, policy: Policy, alpha: float, blind: BlindFeatures 
     ]
 
 
+def _diagnostics(
+    line: Line, policy: Policy, alpha: float, facts: Facts, references: Calibration | NotMeasurable
+) -> tuple[list[Check], dict[str, Any]]:
+    """(checks that decide nothing, metrics by name)."""
+    measured, metrics = metric_checks(line)
+    calibrated, more = reference_checks(line, references, policy.verification, alpha)
+    rest = [per_record_check(isinstance(references, Calibration)), canary_check(facts.traces)]
+    return [*measured, *calibrated, *rest], metrics | retrain_metrics(line, facts.seed) | more
+
+
 def provenance_check(provenance: Provenance | None, ignore_record: bool) -> Check:
     """`provenance` as a check: it gates where it holds, and where it was claimed and does not hold it says why."""
     values: dict[str, Any] = {"id": PROVENANCE, "role": "diagnostic", "statistic": "training record"}
@@ -144,6 +167,7 @@ def _records(line: Line, facts: Facts) -> Records:
         retain=facts.retain_records if facts.retain_records is not None else scored,
         held_out=len(line.original[HELD_OUT]) if line.has_held_out else 0,
         retain_scored=scored,
+        near_duplicates=facts.near_duplicates,
     )
 
 
@@ -159,7 +183,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def limits_of(checks: list[Check], basis: Basis, records: Records) -> list[str]:
+def limits_of(checks: list[Check], basis: Basis, records: Records, traces: Traces | None, task: str) -> list[str]:
     """What this evidence does not show, in sentences."""
     by_id = {check.id: check for check in checks}
     if basis == "procedure":
@@ -168,16 +192,14 @@ def limits_of(checks: list[Check], basis: Basis, records: Records) -> list[str]:
             "the attacks were run and are printed as diagnostics."
         )
     else:
-        first = (
-            "The verdict rests on the named attacks alone; others may find what these did not. Without companion "
-            "canaries and a qualified method a measured pass is grade C at best."
-        )
+        first = "The verdict rests on the named attacks alone; others may find what these did not."
     sentences = [first, _power(by_id[MEMBERSHIP])]
     if by_id[CONTROL].verdict == "inconclusive":
         sentences.append("The attack did not find these records in the original either, so it shows little about them.")
     if by_id[BLIND].verdict == "inconclusive":
         sentences.append("Forgotten and held-out records differ without any model: the AUC is not interpretable.")
-    sentences.append("Without reference models nothing is calibrated record by record, and an average can hide one.")
+    sentences += trace_limits(traces, basis)
+    sentences += [copies_limit(records.near_duplicates, task), reference_limit(by_id[REFERENCE])]
     if records.retain_scored < records.retain:
         sentences.append(f"{records.retain_scored} of {records.retain} retained records were scored, drawn at random.")
     return sentences

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.verification.policy import VerificationPolicy, margin_for
-from service.verification.schema import Check, Interval
+from service.verification.schema import Check, Interval, Traces
 from service.verification.statistics import Array, Auc, AucDesign, Clusters, Mean, NotMeasurable
 from service.verification.verdict import (
     ACCURACY,
     BLIND,
     BLIND_LIMIT,
+    CANARIES,
     CHANCE,
     CONTROL,
     DISTINCT,
     MEMBERSHIP,
+    NOT_RUN,
     PERPLEXITY,
     SANITY,
     SPREAD_LIMIT,
@@ -29,10 +31,6 @@ from workers.metrics.utility import accuracy_difference, log_perplexity_ratio, u
 from workers.planning.score_tables import FORGET, HELD_OUT, RETAIN, ModelScores, SetScores
 
 NO_HELD_OUT = "no held-out records: there is nobody to compare the forgotten records with"
-NEED_REFERENCES = {
-    "calibrated_membership": "AUC of scores calibrated by reference models",
-    "per_record": "per-record z against reference models, Holm",
-}
 
 _PEOPLE = "subject"
 _LARGEST_EXPONENT = 300.0
@@ -206,9 +204,17 @@ def metric_check(name: str, statistic: str, found: Mean | OperatingPoint | NotMe
     return check.model_copy(update=values | {"cluster": _PEOPLE})
 
 
-def not_run_checks() -> list[Check]:
-    """What would need a reference pool."""
-    return [
-        Check(id=name, role="diagnostic", statistic=statistic, reason="not run: no references")
-        for name, statistic in NEED_REFERENCES.items()
-    ]
+def canary_check(traces: Traces | None) -> Check:
+    """`companion_canaries`: what planted records show that were deleted along; none are, so far."""
+    why = "none of the model's companion canaries was deleted along"
+    if traces is None or not traces.canaries:
+        why = "the model was trained without companion canaries" if traces else "no companion canaries were looked for"
+    statistic = "AUC of deleted canaries against those never trained on"
+    return Check(id=CANARIES, role="diagnostic", statistic=statistic, reason=f"{NOT_RUN}{why}")
+
+
+def per_record_check(has_references: bool) -> Check:
+    """`per_record`: each forgotten record for itself."""
+    why = "no part of this release" if has_references else "no references"
+    statistic = "per-record z against reference models, Holm"
+    return Check(id="per_record", role="diagnostic", statistic=statistic, reason=f"{NOT_RUN}{why}")

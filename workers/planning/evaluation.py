@@ -14,21 +14,22 @@ from service.catalogue.recipes import Recipe
 from service.errors import BadModel, Unevaluable
 from service.verification.policy import Policy
 from service.verification.schema import Evaluation
+from service.verification.statistics import NotMeasurable
 from workers.metrics.blind_baseline import Features, extract
-from workers.modeling.directories import sha256_file
 from workers.modeling.loading import LoadedModel, load_model
 from workers.modeling.problem import Context, Progress
 from workers.modeling.records import Records, held_out_key, split_held_out
 from workers.planning.assessment import Facts, assess
+from workers.planning.calibrated import NO_REFERENCES, References, tokenizer_of
 from workers.planning.checks import BlindFeatures
 from workers.planning.problems import Line
 from workers.planning.provenance import check_provenance
 from workers.planning.score_tables import CANDIDATE, FORGET, HELD_OUT, ORIGINAL, RETAIN, RETRAINED
+from workers.planning.traces import retained_copies, traces_of
 from workers.scoring.score import score
 
 RETAIN_SAMPLE = 4000
 BLIND_SAMPLE = 2000
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True)
@@ -57,33 +58,38 @@ def evaluate(
     context: Context,
     data_digest: str | None = None,
     recipe: Recipe | None = None,
+    references: References | NotMeasurable = NO_REFERENCES,
 ) -> tuple[Evaluation, dict[str, pa.Table]]:
     """Judge a candidate directory; returns the evaluation and the score tables by model, with a column `set`.
 
     The tables are personal data: the caller destroys them. `alpha` None takes the policy's. `data_digest` and `recipe`
-    of the line: None takes those of the original's training record. Raises BadDataset for an unknown record id,
-    BadModel for a directory that cannot be loaded, Unevaluable for empty sets and scores that are not finite.
+    of the line: None takes those of the original's training record. `references`: the gate's side of a pool, or why
+    there is none. Raises BadDataset for an unknown record id, BadModel for a directory that cannot be loaded,
+    Unevaluable for empty sets and scores that are not finite.
     """
     task = line.task
     sets = _select(line, line.trained(forget_ids), context.seed)
     directories = {ORIGINAL: line.base_dir, CANDIDATE: candidate_dir}
     directories |= {f"{RETRAINED}{number}": path for number, path in enumerate(retrained_dirs, 1)}
-    provenance = check_provenance(
-        candidate_dir, line.base_dir, set(forget_ids), line.trainable_ids, data_digest, recipe
-    )
+    known = set(forget_ids), line.trainable_ids
+    provenance = check_provenance(candidate_dir, line.base_dir, *known, data_digest, recipe)
     tables, passes, weights = _score_all(directories, sets, task, context)
+    tokenizers = {tokenizer_of(path) for path in directories.values()}
     facts = Facts(
         files_differ=weights[ORIGINAL].digest != weights[CANDIDATE].digest,
         weights_finite=weights[CANDIDATE].finite,
         provenance=provenance,
         retain_records=sets.retain_records,
-        per_byte=task == "causal-lm" and len({_tokenizer(path) for path in directories.values()}) > 1,
+        per_byte=task == "causal-lm" and len(tokenizers) > 1,
         seed=context.seed,
         forward_passes=passes,
+        traces=traces_of(line, candidate_dir),
+        near_duplicates=retained_copies(line, forget_ids),
     )
     blind = _blind_features(sets, context.seed)
-    evaluation = assess(tables, task, policy, alpha=alpha, blind=blind, facts=facts, ignore_record=ignore_record)
-    return evaluation, tables
+    calibration = references.calibration(tokenizers) if isinstance(references, References) else references
+    options: dict[str, Any] = {"alpha": alpha, "ignore_record": ignore_record, "references": calibration}
+    return assess(tables, task, policy, blind=blind, facts=facts, **options), tables
 
 
 def _select(line: Line, forget_ids: Collection[str], seed: int) -> _Sets:
@@ -163,10 +169,6 @@ def _weights(loaded: LoadedModel) -> _Weights:
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy())
     return _Weights(digest.hexdigest(), finite)
-
-
-def _tokenizer(directory: Path) -> tuple[str, ...]:
-    return tuple(sha256_file(directory / name) if (directory / name).is_file() else "" for name in _TOKENIZER_FILES)
 
 
 def _blind_features(sets: _Sets, seed: int) -> BlindFeatures | None:

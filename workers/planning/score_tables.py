@@ -28,7 +28,8 @@ class SetScores:
 
     `membership`: larger = more like a member: logit-scaled confidence, or minus the loss per token or byte.
     `accuracy`: 0 or 1, or the share of right next tokens. `loss`: nats per record, or per token. `likelihood` is None
-    for classifiers; its units are tokens, or bytes where tokenizers differ.
+    for classifiers; its units are tokens, or bytes where tokenizers differ. `labels` are those of classifiers, where
+    the table has them.
     """
 
     ids: Clusters
@@ -39,6 +40,7 @@ class SetScores:
     likelihood: Likelihood | None
     tokens: Array
     utf8_bytes: Array
+    labels: Clusters | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -101,8 +103,9 @@ def _read_set(name: str, part: str, rows: pa.Table, kind: str, per_byte: bool) -
     subjects = np.asarray(rows["subject_id"].to_pylist(), dtype=str)[order]
     if kind == "classifier":
         ones = np.ones(len(ids))
+        labels = np.asarray(rows["label"].to_pylist())[order] if "label" in rows.column_names else None
         return SetScores(
-            ids, subjects, values["confidence"], values["correct"], values["loss"], None, tokens=ones, utf8_bytes=ones
+            ids, subjects, values["confidence"], values["correct"], values["loss"], None, ones, ones, labels
         )
     # A text without a loss-bearing token says nothing about the model: it scores 0 like any other such text.
     tokens, bytes_ = np.maximum(values["tokens"], 1.0), np.maximum(values["utf8_bytes"], 1.0)

@@ -113,6 +113,32 @@ def test_one_subject_says_nothing() -> None:
     assert auc_design(50, 50, (1.0, 1.0), (1, 50)).smallest_detectable(0.05) is None
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.3, -0.5, 1.0, 4.0])
+@pytest.mark.parametrize(("n", "people"), [(12, 12), (200, 40)])
+def test_p_is_below_a_level_where_the_interval_of_that_level_leaves_one_half_out(
+    shift: float, n: int, people: int
+) -> None:
+    random = np.random.default_rng(int(10 * shift) + 100)
+    auc = clustered_auc(random.normal(shift, 1, n), random.normal(0, 1, 300), np.arange(n) % people, alone(300))
+    p = auc.p_value()
+    for level in (0.5, 0.1, 0.05, 0.01, 0.001, 1e-6):
+        low, high = auc.interval(1 - level)
+        assert (low <= 0.5 <= high) == (p > level)
+
+
+def test_p_is_uniform_without_a_leak_and_one_person_gives_none() -> None:
+    random = np.random.default_rng(5)
+    drawn = [
+        clustered_auc(random.normal(size=80), random.normal(size=200), alone(80), alone(200)).p_value()
+        for _ in range(1000)
+    ]
+    for level in (0.01, 0.05, 0.2, 0.5):
+        assert np.mean(np.array(drawn) < level) == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 1000))
+    assert clustered_auc(np.ones(9), np.zeros(9), np.zeros(9), alone(9)).p_value() == 1.0
+    apart = clustered_auc(np.ones(900) + random.random(900), random.random(900), alone(900), alone(900))
+    assert apart.p_value() == pytest.approx(1e-12, rel=0.01)
+
+
 @pytest.mark.parametrize(("margin", "records"), [(0.02, 1785), (0.03, 794), (0.05, 286), (0.10, 72), (0.15, 32)])
 def test_a_clean_model_passes_with_80_percent_at_the_sizes_of_the_note(margin: float, records: int) -> None:
     design = auc_design(records, 10**7, (1.0, 1.0), (10**6, 10**6))

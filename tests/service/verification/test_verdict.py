@@ -145,6 +145,59 @@ def test_by_procedure_a_lost_utility_fails_and_a_broken_record_does_not_pass() -
     assert outcome("procedure", provenance=None)[0] == "inconclusive"
 
 
+REFERENCE = AUC.model_copy(update={"id": "reference_auc", "references": 8, "p_value": 0.8})
+REFERENCE_CONTROL = CONTROL.model_copy(update={"id": "reference_control"})
+
+
+def calibrated(basis: Basis, **change: Any) -> tuple[list[Check], Check]:
+    """(all checks, the calibrated one) of a passing set with the attack that references calibrate."""
+    checks = judge(
+        [*FILES, AUC, CONTROL, BLIND, UTILITY, REFERENCE.model_copy(update=change), REFERENCE_CONTROL], basis, POLICY
+    )
+    return checks, next(check for check in checks if check.id == "reference_auc")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "held"),
+    [
+        ({}, "pass", False),
+        ({"ci": (0.5, 0.56), "ci95": (0.49, 0.57)}, "inconclusive", False),
+        ({"ci95": (0.56, 0.7), "p_value": 0.0011}, "fail", False),
+        ({"ci95": (0.56, 0.7), "p_value": 0.0009}, "fail", True),
+        ({"ci95": (0.3, 0.4), "p_value": 1e-9}, "fail", True),
+        ({"ci": (0.52, 0.53), "ci95": (0.515, 0.535), "p_value": 1e-9}, "pass", False),
+        ({"estimate": None, "ci": None, "ci95": None, "verdict": "info", "reason": "not run"}, "info", False),
+    ],
+)
+@pytest.mark.parametrize("basis", ["procedure", "measurement"])
+def test_the_calibrated_attack_is_judged_and_printed_and_decides_nothing(
+    basis: Basis, change: dict[str, Any], expected: str, held: bool
+) -> None:
+    checks, found = calibrated(basis, **change)
+    assert (found.role, found.verdict) == ("diagnostic", expected)
+    assert ("a person should look" in (found.reason or "")) == held
+    without = [check for check in checks if not check.id.startswith("reference_")]
+    assert decide(checks, basis) == decide(without, basis)
+    assert explain(checks, basis) == explain(without, basis)
+    assert judge(checks, basis, POLICY) == checks
+
+
+def test_a_separating_blind_baseline_does_not_take_the_matched_attack_away() -> None:
+    blind = BLIND.model_copy(update={"ci95": (0.6, 0.7)})
+    checks = judge([blind, REFERENCE.model_copy(update={"ci95": (0.6, 0.7)})], "measurement", POLICY)
+    assert checks[1].verdict == "fail"
+
+
+def test_a_measured_pass_says_why_it_is_no_better_than_c() -> None:
+    none = "not run: the model was trained without companion canaries"
+    canaries = Check(id="companion_canaries", role="diagnostic", statistic="AUC", reason=none)
+    for basis, said in (("measurement", True), ("procedure", False)):
+        checks = judge([*FILES, AUC, CONTROL, BLIND, UTILITY, canaries], basis, POLICY)  # type: ignore[arg-type]
+        told = "grade C at most, since the model was trained without companion canaries"
+        assert (told in explain(checks, basis)) == said  # type: ignore[arg-type]
+        assert decide(checks, basis) == ("pass", "C" if said else "A")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["membership_auc", "sanity", "distinct"])
 def test_what_was_not_checked_is_no_pass(name: str) -> None:
     dropped: dict[str, Any] = {name: None}

@@ -1,0 +1,75 @@
+"""Sentences about what the evidence rests on and what is missing of it: pure, for the evaluation and for the report."""
+
+from service.verification.schema import Basis, Check, Traces
+
+_LOGS = {
+    "none": "The order in which the model met its records was not logged",
+    "lost": "The log of the model's training has been destroyed or damaged since",
+}
+
+
+def trace_limits(traces: Traces | None, basis: Basis) -> list[str]:
+    """One sentence for each thing that the model's training did not leave; none where nobody looked."""
+    if traces is None:
+        return []
+    found = []
+    if not traces.record:
+        found.append(
+            "The model was trained elsewhere and has no training record: that it has seen the registered data, and "
+            "nothing else of these people, rests on the word of whoever registered it."
+        )
+    if traces.log != "kept":
+        found.append(
+            f"{_LOGS[traces.log]}, so that training cannot be repeated step by step without the forgotten records."
+        )
+    found.append(_canaries(traces.canaries, basis))
+    if traces.held_out == "given":
+        found.append(
+            "The held-out records were supplied and not kept out of the training by a coin, so they may differ from "
+            "the forgotten ones in more than that."
+        )
+    if traces.held_out == "none":
+        found.append("No records were set aside before the training, so nothing could be compared with unseen ones.")
+    if traces.carried_on is False:
+        found.append("The new model does not carry the log of the training on, so later deletions cannot repeat it.")
+    return found
+
+
+def _canaries(count: int, basis: Basis) -> str:
+    known = (
+        f"None of the {count} companion canaries that the model holds was deleted along with these records"
+        if count
+        else "The model was trained without companion canaries"
+    )
+    graded = "; a measured pass is grade C at most" if basis == "measurement" else ""
+    return f"{known}, so nothing planted for the purpose shows how much a deletion like this one leaves behind{graded}."
+
+
+def copies_limit(count: int | None, task: str) -> str:
+    """What is known of retained records that say the same as forgotten ones; `count` None: nobody looked."""
+    images = task == "image-classification"
+    if count is None:
+        return (
+            "Records that resemble the forgotten ones and belong to other people were not searched for. A model "
+            "trained without the forgotten records would still know what those others say."
+        )
+    if count == 0:
+        looked = "an exact copy" if images else "an exact or near copy"
+        missed = "Images that merely look alike" if images else "The same said in other words"
+        return f"No retained record is {looked} of a forgotten one. {missed} would not be found."
+    kind = "exact" if images else "exact or near"
+    told = f"1 retained record is an {kind} copy" if count == 1 else f"{count:,} retained records are {kind} copies"
+    return (
+        f"{told} of forgotten ones: what the model still knows of {'it' if count == 1 else 'them'} is no sign that "
+        "forgetting failed, and exact retraining would keep it as well."
+    )
+
+
+def reference_limit(check: Check | None) -> str:
+    """What the attack that reference models calibrate says of single records, or that there were none to run it."""
+    if check is None or check.estimate is None:
+        return "Without reference models nothing is calibrated record by record, and an average can hide one."
+    return (
+        f"One attack was calibrated by models that never saw the record, {check.references} for each record; it "
+        "describes all forgotten records together, and an average can hide one."
+    )

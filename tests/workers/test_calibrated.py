@@ -1,0 +1,177 @@
+"""The attack that references calibrate, as checks: made-up scores and tables with a known leak, and none."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from service.verification.policy import Policy
+from service.verification.schema import Check, Evaluation
+from service.verification.statistics import NotMeasurable
+from service.verification.verdict import disagreements
+from tests.workers.synthetic import classifier_table, language_table, replace_column
+from workers.planning.assessment import Facts, assess
+from workers.planning.calibrated import Calibration, References
+from workers.planning.provenance import Provenance
+from workers.references.tables import SideTable
+
+IMAGES, TEXTS = "image-classification", "causal-lm"
+SIZES = {"forget": 200, "retain": 60, "held_out": 900}
+POLICY = Policy()
+EXACT = Provenance(claimed=True, holds=True, reason="retrain: none of the forgotten records was in a batch")
+
+
+@dataclass(frozen=True)
+class Hard:
+    """Forgotten records that are harder than held-out ones by `harder`, which only references can tell from a leak."""
+
+    harder: float = 2.5
+    references: int = 8
+    seed: int = 0
+
+    def hardness(self, part: str) -> np.ndarray:
+        draw = np.random.default_rng([self.seed, *part.encode()])
+        return draw.normal(self.harder if part == "forget" else 0.0, 2.0, SIZES[part])
+
+    def table(self, task: str, leak: float, seed: int) -> pa.Table:
+        """Scores of one model: minus the hardness, a leak on forgotten records, and noise."""
+        draw, parts = np.random.default_rng(seed), []
+        for part, size in SIZES.items():
+            scores = 1 - self.hardness(part) + draw.normal(0, 0.7, size) + leak * (part == "forget")
+            people = np.arange(size) // 4
+            made = classifier_table(part, scores, people) if task == IMAGES else language_table(part, -scores, people)
+            parts.append(made)
+        return pa.concat_tables(parts)
+
+    def side(self, unit: float = 1.0) -> SideTable:
+        """What a pool says of forgotten and held-out records, in units of the score."""
+        draw, rows = np.random.default_rng(self.seed + 99), []
+        for part, name in (("forget", "train"), ("held_out", "held_out")):
+            size = SIZES[part]
+            scores = 1 - self.hardness(part) + draw.normal(0, 0.7, (self.references, size))
+            ids = [f"{part}-{at:05d}" for at in range(size)]
+            columns: dict[str, Any] = {"record_id": ids, "set": [name] * size}
+            columns |= {"out_mean": unit * scores.mean(axis=0), "out_var": unit**2 * scores.var(axis=0, ddof=1)}
+            rows.append(pa.table(columns | {"out_count": np.full(size, self.references, dtype=np.int32)}))
+        return SideTable(pa.concat_tables(rows))
+
+
+def judged(tables: dict[str, pa.Table], references: Calibration | NotMeasurable, **options: Any) -> Evaluation:
+    found = assess(tables, options.pop("task", IMAGES), POLICY, references=references, **options)
+    assert disagreements(found, POLICY.verification) == []
+    assert Evaluation.model_validate_json(found.model_dump_json()) == found
+    return found
+
+
+def check_of(found: Evaluation, name: str = "reference_auc") -> Check:
+    check = found.check(name)
+    assert check is not None
+    assert check.role == "diagnostic"
+    return check
+
+
+def test_a_leak_behind_hard_records_is_found_and_a_clean_model_is_let_pass() -> None:
+    world = Hard()
+    names = {"clean": 0.0, "leaking": 2.0, "over": -2.0}
+    tables = {name: world.table(IMAGES, leak, seed) for seed, (name, leak) in enumerate(names.items(), 1)}
+    original = world.table(IMAGES, 3.0, 0)
+    outcomes = {}
+    for name in names:
+        found = judged({"original": original, "candidate": tables[name]}, Calibration(world.side(), per_byte=False))
+        check = check_of(found)
+        outcomes[name] = check.verdict
+        assert (check.references, check.cluster, check.n) == (8, "subject", 200)
+        assert check.m is not None
+        assert check.clusters is not None
+        assert check.clusters[0] == 50
+        assert 100 < check.clusters[1] <= 225 < check.m <= 900  # those that were near enough to compare with
+        assert "8 reference models without each" in check.statistic
+        assert ("a person should look" in (check.reason or "")) == (name != "clean")
+        assert check_of(found, "reference_control").verdict == "pass"
+        assert any("8 for each record" in line for line in found.limits)
+    assert outcomes == {"clean": "pass", "leaking": "fail", "over": "fail"}
+    # Without references the leak hides behind the hardness.
+    population = judged({"original": original, "candidate": tables["leaking"]}, NotMeasurable("not run: none"))
+    assert population.metrics["membership_auc"] < 0.5
+
+
+def test_metrics_stand_beside_doing_nothing_and_retrained_models() -> None:
+    world = Hard()
+    tables = {name: world.table(IMAGES, leak, seed) for seed, (name, leak) in enumerate(
+        {"original": 3.0, "candidate": 0.3, "retrained-1": 0.0, "retrained-2": 0.0}.items()
+    )}  # fmt: skip
+    metrics = judged(tables, Calibration(world.side(), per_byte=False)).metrics
+    assert metrics["reference_auc_do_nothing"] > 0.95
+    assert metrics["reference_auc_retrained"] == pytest.approx([0.5, 0.5], abs=0.1)
+    assert 0.5 < metrics["reference_auc"] < 0.75
+    assert 0 <= metrics["reference_auc_outside"] < 0.3
+    assert not [name for name in judged(tables, NotMeasurable("not run: none")).metrics if "reference" in name]
+
+
+@pytest.mark.parametrize("leak", [0.0, 2.5])
+@pytest.mark.parametrize("facts", [Facts(), Facts(provenance=EXACT)], ids=["measured", "exact"])
+def test_the_verdict_does_not_change_by_it(leak: float, facts: Facts) -> None:
+    world = Hard(harder=0.0)
+    tables = {"original": world.table(IMAGES, 3.0, 0), "candidate": world.table(IMAGES, leak, 1)}
+    with_, without = (
+        judged(tables, given, facts=facts)
+        for given in (Calibration(world.side(), per_byte=False), NotMeasurable("not run: no references"))
+    )
+    assert check_of(with_).verdict == ("fail" if leak else "pass")
+    assert (with_.verdict, with_.grade, with_.reason) == (without.verdict, without.grade, without.reason)
+    same = [
+        check.id for check in without.checks if check.id not in ("reference_auc", "reference_control", "per_record")
+    ]
+    assert [with_.check(name) for name in same] == [without.check(name) for name in same]
+
+
+def test_what_a_pool_cannot_say_is_no_number_and_no_error() -> None:
+    world = Hard()
+    tables = {"original": world.table(IMAGES, 3.0, 0), "candidate": world.table(IMAGES, 0.0, 1)}
+    side = world.side().table
+    fewer = SideTable(side.filter(pa.array([name != "forget-00007" for name in side["record_id"].to_pylist()])))
+    uneven = SideTable(replace_column(side, "out_count", np.where(np.arange(side.num_rows) < 5, 7, 8)))
+    without = {name: table.slice(0, 260) for name, table in tables.items()}
+    for given, side_table, why in (
+        (tables, fewer, "not run: 1 of 200 records are not in the reference pool"),
+        (tables, uneven, "unequal numbers of OUT references"),
+        (without, SideTable(side), "no held-out records"),
+    ):
+        check = check_of(judged(given, Calibration(side_table, per_byte=False)))
+        assert (check.verdict, check.estimate, check.p_value) == ("info", None, None)
+        assert why in (check.reason or "")
+
+
+def test_labels_are_strata_where_the_scores_have_them() -> None:
+    """Forgotten records of one class against held-out ones of it: a class that nobody knows any more is no leak."""
+    world = Hard(harder=0.0)
+    original, candidate = world.table(IMAGES, 3.0, 0), world.table(IMAGES, 0.0, 1)
+    sets = np.array(original["set"].to_pylist())
+    labels = np.where(sets == "forget", 1, np.arange(len(sets)) % 2)
+    lost = candidate["confidence"].to_numpy() - 6.0 * (labels == 1)  # as if retrained without the class
+    candidate = replace_column(candidate, "confidence", lost)
+    calibration = Calibration(world.side(), per_byte=False)
+    tables = {"original": original, "candidate": candidate}
+    labelled = {name: table.append_column("label", pa.array(labels)) for name, table in tables.items()}
+    assert check_of(judged(tables, calibration)).verdict == "fail"
+    found = check_of(judged(labelled, calibration))
+    assert found.verdict != "fail"
+    assert found.estimate == pytest.approx(0.5, abs=0.07)
+
+
+def test_texts_are_compared_by_the_byte_where_a_tokenizer_is_not_the_members() -> None:
+    world, own, other = Hard(), ("a", "", ""), ("b", "", "")
+    references = References(world.side(), world.side(unit=0.25), own)  # four bytes a token
+    assert not references.calibration({own}).per_byte
+    assert references.calibration({own, other}).per_byte
+    assert references.calibration({other}).per_byte
+    assert not References(world.side(), None, own).calibration({other}).per_byte
+    tables = {"original": world.table(TEXTS, 3.0, 0), "candidate": world.table(TEXTS, 0.0, 1)}
+    for tokenizers, per_byte in (({own}, False), ({own, other}, True), ({other}, False)):
+        # The last: models of the same tokenizer, which is not the members': the other checks stay with tokens.
+        found = judged(tables, references.calibration(tokenizers), task=TEXTS, facts=Facts(per_byte=per_byte))
+        assert found.unit == ("byte" if per_byte else "token")
+        assert check_of(found).estimate == pytest.approx(0.5, abs=0.06)
+        assert check_of(found, "reference_control").estimate == pytest.approx(1.0, abs=0.05)

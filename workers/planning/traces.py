@@ -1,0 +1,69 @@
+"""What the training of a model line left behind that evidence can rest on, and who else says what was forgotten."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from service.catalogue.lineage import LINEAGE
+from service.errors import BadModel, LetheError
+from service.verification.schema import Traces
+from workers.lineage.duplicates import near_duplicates_of, read_duplicates
+from workers.lineage.facts import LOG
+from workers.lineage.reserve import reserve_digest
+from workers.lineage.store import ModelHistory
+from workers.modeling.training_record import TrainingRecord, read_record
+from workers.planning.problems import Line
+
+
+def traces_of(line: Line, candidate_dir: Path) -> Traces:
+    """What is left of the original's training, and whether the candidate carries it on. Raises nothing."""
+    record, made = _record(line.base_dir), _record(candidate_dir)
+    facts = record.lineage if record is not None else None
+    log = _log(line.base_dir, record)
+    return Traces(
+        record=record is not None,
+        log=log,
+        # Canaries without the list of them are of no use: nobody could say which were planted.
+        canaries=len(line.canaries.unspent) if line.canaries is not None and facts is not None else 0,
+        reserved=len(line.reserved),
+        held_out=_held_out(line),
+        carried_on=made is not None and made.lineage is not None if log == "kept" else None,
+    )
+
+
+def retained_copies(line: Line, forget_ids: Iterable[str]) -> int | None:
+    """How many retained records are exact or near copies of forgotten ones; None where there is no table of copies."""
+    try:
+        table = read_duplicates(line.base_dir / LINEAGE)
+    except BadModel:
+        return None
+    if table is None:
+        return None
+    copies = near_duplicates_of(table, forget_ids)
+    return int(np.isin(np.asarray(line.people.ids), np.array(sorted(copies), dtype=str)).sum())
+
+
+def _record(directory: Path) -> TrainingRecord | None:
+    try:
+        return read_record(directory)
+    except BadModel:
+        return None
+
+
+def _log(directory: Path, record: TrainingRecord | None) -> Literal["kept", "lost", "none"]:
+    """A lineage that is not the one that the record names is as good as none."""
+    if record is None or record.lineage is None:
+        return "none"
+    history = ModelHistory(directory)
+    try:
+        return "kept" if LOG in history.facts.files and (history.folder / LOG).is_file() else "lost"
+    except (LetheError, OSError):
+        return "lost"
+
+
+def _held_out(line: Line) -> Literal["reserve", "given", "none"]:
+    if line.held_out is None or not len(line.held_out):
+        return "none"
+    return "reserve" if line.holdout_digest == reserve_digest(line.reserved) else "given"
