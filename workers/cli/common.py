@@ -11,11 +11,14 @@ import typer
 if TYPE_CHECKING:
     from service.catalogue.recipes import Recipe
     from service.datasets.records import RecordTable
+    from service.verification.statistics import NotMeasurable
     from workers.modeling.problem import Context, Progress
+    from workers.planning.calibrated import References
 
 Data = Annotated[Path, typer.Option(help="Training data: Parquet, JSONL, CSV or a folder of parts.")]
 Holdout = Annotated[Path | None, typer.Option(help="Records of people who were never trained on.")]
 Columns = Annotated[str, typer.Option(help="role=COLUMN,... where the names differ.")]
+Pool = Annotated[Path | None, typer.Option("--references", help="A pool that `lethe references` built.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1; default from LETHE_DEVICE.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Default: the recipe's, else 0.")]
 TaskName = Annotated[str, typer.Option("--task", help="image-classification, text-classification or causal-lm.")]
@@ -62,6 +65,15 @@ def choose_recipe(given: Path | None, model: Path) -> "Recipe | None":
         return load_recipe(given)
     record = read_record(model)
     return record.recipe if record else None
+
+
+def gate_references(pool: Path | None, task: str, data: Path, holdout: Path | None) -> "References | NotMeasurable":
+    """The gate's side of the pool given, or why there is none. Raises BadParameters for a pool of something else."""
+    from workers.planning.calibrated import NO_REFERENCES, open_references
+
+    if pool is None:
+        return NO_REFERENCES
+    return open_references(pool, task, digest_of(data), digest_of(holdout) if holdout else None)
 
 
 @contextmanager

@@ -11,7 +11,19 @@ import typer
 from typer.core import TyperCommand
 
 from service.cli.output import AsJson, print_json
-from workers.cli.common import Columns, Data, Device, Holdout, TaskName, digest_of, open_data, read_ids, running
+from workers.cli.common import (
+    Columns,
+    Data,
+    Device,
+    Holdout,
+    Pool,
+    TaskName,
+    digest_of,
+    gate_references,
+    open_data,
+    read_ids,
+    running,
+)
 
 if TYPE_CHECKING:
     from service.verification.schema import Check, Evaluation
@@ -54,7 +66,7 @@ def evaluate(
     retrained: Annotated[list[Path] | None, typer.Option(help="Models retrained without the records; several.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="For models trained elsewhere.")] = None,
     policy: Annotated[Path | None, typer.Option(help="TOML; absent: the defaults.")] = None,
-    references: Annotated[Path | None, typer.Option(help="A reference pool.")] = None,
+    references: Pool = None,
     columns: Columns = "",
     device: Device = "",
     seed: Annotated[int, typer.Option(min=0, help="Of samples and folds.")] = 0,
@@ -62,7 +74,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Judge a candidate: exit 0 pass, 1 fail, 3 inconclusive, 4 could not evaluate, 2 bad usage."""
-    _refuse(references, [original, candidate, *(retrained or [])])
+    _refuse_missing([original, candidate, *(retrained or [])])
     with _crashes_apart():
         from service.verification.policy import load_policy
         from workers.modeling.recipe import load_recipe
@@ -72,6 +84,7 @@ def evaluate(
         rules, rule = load_policy(policy), load_recipe(recipe) if recipe else None
         ids, records = _ids(forget), open_data(data, task, columns)
         held_out = open_data(holdout, task, columns) if holdout else None
+        pool = gate_references(references, task, data, holdout)
         with running(device, seed, "evaluate") as context:
             found, _ = evaluation.evaluate(
                 line=open_line(original, task, records, held_out, digest_of(holdout) if holdout else None),
@@ -84,16 +97,15 @@ def evaluate(
                 context=context,
                 data_digest=_data_digest(original, data),
                 recipe=rule,
+                references=pool,
             )
     _show(found, as_json)
     raise typer.Exit(EXITS[found.verdict])
 
 
-def _refuse(references: Path | None, directories: Sequence[Path]) -> None:
+def _refuse_missing(directories: Sequence[Path]) -> None:
     from service.errors import BadParameters
 
-    if references is not None:
-        raise BadParameters("--references: no check of this release uses a reference pool; leave it out")
     for path in directories:
         if not path.is_dir():
             raise BadParameters(f"{path}: no such model directory")

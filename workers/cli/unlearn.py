@@ -1,6 +1,7 @@
 """`lethe unlearn`: the engine without the service, for an ML engineer at a shell."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,18 +12,22 @@ from workers.cli.common import (
     Columns,
     Data,
     Device,
+    Pool,
     Seed,
     TaskName,
     choose_recipe,
     digest_of,
+    gate_references,
     open_data,
     read_ids,
     running,
 )
 
 if TYPE_CHECKING:
+    from service.verification.statistics import NotMeasurable
     from workers.modeling.problem import Context, Problem
     from workers.planning.attempt import AttemptResult
+    from workers.planning.calibrated import References
     from workers.planning.problems import Line
 
 SCHEMA = "lethe/unlearning/1"
@@ -42,27 +47,28 @@ def unlearn(
     params: Annotated[str, typer.Option(help="Parameters of the method, as JSON.")] = "{}",
     recipe: Annotated[Path | None, typer.Option(help="For models trained elsewhere.")] = None,
     policy: Annotated[Path | None, typer.Option(help="TOML; for auto.")] = None,
-    references: Annotated[Path | None, typer.Option(help="A reference pool.")] = None,
+    references: Pool = None,
     columns: Columns = "",
     device: Device = "",
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one method, or with --method auto the service's ladder and gate; exit 0 when a candidate was written."""
-    from service.errors import BadParameters
     from workers.planning.attempt import run_attempt
     from workers.planning.problems import build_problem, open_line
 
-    if references is not None:
-        raise BadParameters("--references: no method of this release uses a reference pool; leave it out")
     chosen = _params(method, params)
+    _refuse_useless(references, method)
     records = open_data(data, task, columns)
     held_out = open_data(holdout, task, columns) if holdout else None
     line = open_line(model, task, records, held_out, digest_of(holdout) if holdout else None)
     problem = build_problem(line, read_ids(forget), choose_recipe(recipe, model), digest_of(data), _pairs(columns))
+    if references is not None:
+        problem = _with_references(problem, references, holdout, method)
     with running(device, _seed(seed, problem), method) as context:
         if method == "auto":
-            told = _climb(problem, line, context, policy, out)
+            gate = gate_references(references, task, data, holdout)
+            told = _climb(problem, line, context, policy, out, gate)
         else:
             told = _described(run_attempt(method, chosen, problem, context, out))
     if as_json:
@@ -95,6 +101,26 @@ def _params(method: str, text: str) -> dict[str, Any]:
     return found
 
 
+def _refuse_useless(references: Path | None, method: str) -> None:
+    """A pool is for the gate, which only `auto` runs, and for methods that need one."""
+    from service.catalogue.methods import find_method
+    from service.errors import BadParameters
+
+    if references is not None and method != "auto" and "references" not in find_method(method).needs:
+        raise BadParameters(f"--references: {method} uses no reference pool; leave it out")
+
+
+def _with_references(problem: "Problem", references: Path, holdout: Path | None, method: str) -> "Problem":
+    """The problem with the methods' side of a pool. The ladder goes without where all of the pool is the gate's."""
+    from workers.references.pool import open_pool
+    from workers.references.tables import load_side
+
+    pool = open_pool(references, problem.task_name, problem.data_digest, digest_of(holdout) if holdout else None)
+    if method == "auto" and not pool.facts.sides["method"]:
+        return problem
+    return replace(problem, references=load_side(pool, "method"))
+
+
 def _pairs(columns: str) -> dict[str, str]:
     from service.datasets.columns import parse_pairs
 
@@ -117,12 +143,13 @@ def _climb(
     context: "Context",
     policy: Path | None,
     out: Path,
+    references: "References | NotMeasurable",
 ) -> dict[str, Any]:
     """The ladder of the service: each rung from the base weights, judged, until one passes."""
     from service.verification.policy import load_policy
     from workers.planning.climb import climb
 
-    climbed = climb(problem, line, load_policy(policy), context, out)
+    climbed = climb(problem, line, load_policy(policy), context, out, references)
     best = _described(climbed.passed) if climbed.passed else {"schema": SCHEMA, "out": None}
     return best | {"method": "auto", "plan": climbed.plan.model_dump(mode="json"), "attempts": climbed.attempts}
 

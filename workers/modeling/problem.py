@@ -8,13 +8,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from service.catalogue.recipes import Recipe
 from service.errors import Cancelled
 from workers.modeling.observing import History, RecorderFactory
 from workers.modeling.records import Records
+
+
+class ReferenceTable(Protocol):
+    """The methods' side of a reference pool: what models that saw a record, and models that did not, say of it."""
+
+    def rows(self, part: str, ids: NDArray[Any]) -> NDArray[np.int64]:
+        """Rows of these records of a set, "train" or "held_out". Raises Unevaluable for one that is not there."""
+        ...
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """in_ or out_ with count, mean, var or correct, for each row of the table."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,7 +39,7 @@ class Problem:
     `selection` is None where no held-out set was given, `recipe` is None for a model trained elsewhere without one.
     `data_digest` is the digest of the whole data set, forgotten records included. `lineage` is what the training of
     the served model recorded, None where nothing is left of it; `reserved` are records that every training of the line
-    leaves out.
+    leaves out. `references` is None without a pool, and with one so small that all of it is the gate's.
     """
 
     base_dir: Path
@@ -38,6 +53,7 @@ class Problem:
     columns: dict[str, str]
     lineage: History | None = None
     reserved: frozenset[str] = frozenset()
+    references: ReferenceTable | None = None
 
 
 @dataclass(frozen=True)

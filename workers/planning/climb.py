@@ -9,9 +9,11 @@ import numpy as np
 
 from service.errors import Cancelled, LetheError
 from service.verification.policy import Policy
+from service.verification.statistics import NotMeasurable
 from workers.modeling.problem import Context, Problem
 from workers.modeling.training_record import read_record
 from workers.planning.attempt import AttemptResult, run_attempt
+from workers.planning.calibrated import NO_REFERENCES, References
 from workers.planning.costs import exact_options
 from workers.planning.evaluation import evaluate
 from workers.planning.ladder import Plan, Rung, Situation, plan_ladder
@@ -27,8 +29,18 @@ class Climbed:
     passed: AttemptResult | None
 
 
-def climb(problem: Problem, line: Line, policy: Policy, context: Context, out: Path) -> Climbed:
-    """Try the rungs of the plan in order, each from the base weights; the first to pass is renamed to `out`."""
+def climb(
+    problem: Problem,
+    line: Line,
+    policy: Policy,
+    context: Context,
+    out: Path,
+    references: References | NotMeasurable = NO_REFERENCES,
+) -> Climbed:
+    """Try the rungs of the plan in order, each from the base weights; the first to pass is renamed to `out`.
+
+    `references`: the gate's side of a pool, or why there is none.
+    """
     record = read_record(problem.base_dir)
     case = Situation(
         task=problem.task_name,
@@ -46,7 +58,7 @@ def climb(problem: Problem, line: Line, policy: Policy, context: Context, out: P
     for number, rung in enumerate(plan.rungs, 1):
         candidate = out.with_name(f"{out.name}.attempt-{number}")
         try:
-            result, told = _try(rung, number, problem, line, policy, context, candidate)
+            result, told = _try(rung, number, problem, line, policy, context, candidate, references)
             attempts.append(told)
             if told["verdict"] == "pass":
                 candidate.rename(out)
@@ -68,6 +80,7 @@ def _try(
     policy: Policy,
     context: Context,
     candidate: Path,
+    references: References | NotMeasurable,
 ) -> tuple[AttemptResult, dict[str, Any]]:
     result = run_attempt(rung.method, rung.params, problem, replace(context, seed=context.seed + number), candidate)
     evaluation, _ = evaluate(
@@ -81,6 +94,7 @@ def _try(
         context=context,
         data_digest=problem.data_digest,
         recipe=problem.recipe,
+        references=references,
     )
     told = {"number": number, "method": rung.method, "params": result.params, "seconds": result.seconds}
     return result, told | {"verdict": evaluation.verdict, "evaluation": evaluation.as_json()}

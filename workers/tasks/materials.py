@@ -4,16 +4,24 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
+from service.database import reading
 from service.datasets.records import RecordTable, open_records
 from service.datasets.sources import dataset_digest
-from service.errors import JobError
+from service.errors import BadParameters, JobError
+from service.registry import service as registry
 from service.settings import get_settings
 from workers.tasks.work import Work
 
 if TYPE_CHECKING:
     from service.catalogue.recipes import Recipe
+    from service.verification.statistics import NotMeasurable
     from workers.modeling.problem import Context, Problem
+    from workers.planning.calibrated import References
     from workers.planning.problems import Line
+
+log = structlog.get_logger(__name__)
 
 
 def refuse_changed_data(work: Work) -> None:
@@ -34,7 +42,6 @@ def training_records(work: Work) -> RecordTable:
     """Every record of the dataset that no earlier deletion has tombstoned."""
     from sqlalchemy import select
 
-    from service.database import reading
     from service.datasets.models import Tombstone
 
     table = open_records(Path(work.dataset.path), work.dataset.task, work.dataset.columns)
@@ -74,6 +81,26 @@ def problem_of(work: Work) -> "Problem":
     from workers.planning.problems import build_problem
 
     return build_problem(line_of(work), work.forget_ids(), recipe_of(work), work.dataset.digest, work.dataset.columns)
+
+
+def references_of(work: Work) -> "References | NotMeasurable":
+    """The gate's side of the model's pool, or why there is none: a pool is no reason for a job to fail."""
+    from service.verification.statistics import NotMeasurable
+    from service.verification.verdict import NOT_RUN
+    from workers.planning.calibrated import NO_REFERENCES, open_references
+
+    with reading() as session:
+        pool = registry.pool_of(session, work.model)
+    if pool is None:
+        return NO_REFERENCES
+    if not pool.usable:
+        return NotMeasurable(f"{NOT_RUN}the reference pool is not ready, but {pool.state}")
+    try:
+        # Its held-out records may be a reserve, which grows smaller with each of its people who is deleted.
+        return open_references(pool.path, work.model.task, work.dataset.digest, work.dataset.holdout_digest)
+    except BadParameters as error:
+        log.warning("references.unusable", pool=pool.id, detail=error.detail)
+        return NotMeasurable(f"{NOT_RUN}the reference pool cannot be used with this data")
 
 
 def context_of(work: Work, seed: int) -> "Context":

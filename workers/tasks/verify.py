@@ -53,6 +53,7 @@ def _judge(work: Work, attempt: Attempt) -> "tuple[Evaluation, dict[str, pa.Tabl
         context=materials.context_of(work, attempt.seed),
         data_digest=work.dataset.digest,
         recipe=materials.recipe_of(work),
+        references=materials.references_of(work),
     )
 
 
