@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from service.datasets.columns import Columns
+from service.datasets.places import flush
 from service.datasets.sources import available_columns, open_source, read
 from service.errors import BadDataset
 from service.subjects.identifiers import hashes, normalise_stored, pseudonym
@@ -55,9 +56,9 @@ def build_index(
     out_path.parent.mkdir(parents=True, exist_ok=True)
     draft = out_path.with_name(f".{out_path.name}.{os.getpid()}")
     pq.write_table(table.sort_by([("key", "ascending"), ("record_id", "ascending")]), draft, row_group_size=_ROW_GROUP)
-    _flush(draft)
+    flush(draft)
     os.replace(draft, out_path)
-    _flush(out_path.parent)
+    flush(out_path.parent)
 
 
 def find_records(dataset: IndexedDataset, identifiers: Sequence[Identifier]) -> set[str]:
@@ -131,11 +132,3 @@ def _pairs(path: Path, record_column: str, value_column: str) -> Iterable[tuple[
         for record_id, value in zip(records, values, strict=True):
             if value is not None and value.strip():
                 yield record_id, value
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,7 +1,7 @@
 """Registered datasets and the records that no later training may see."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,16 @@ def prepare(
     holdout: Path | None,
     columns: dict[str, str],
     identifiers: dict[str, str],
+    num_labels: int | None = None,
 ) -> PreparedDataset:
     """Check and index a dataset and its held-out set; touches no database. Raises BadDataset.
 
-    The index file of a preparation that is never stored stays behind, a few pseudonyms without a row.
+    `num_labels` is given where the model has more labels than these records show. The index file of a preparation that
+    is never stored stays behind, a few pseudonyms without a row.
     """
-    facts = check_records(data, task, columns, identifiers)
+    facts = check_records(data, task, columns, identifiers, num_labels)
+    if num_labels is not None:
+        facts = replace(facts, largest_label=num_labels - 1)
     holdout_facts = check_records(holdout, task, facts.columns, {}, facts.num_labels) if holdout is not None else None
     dataset_id = new_id("dst")
     index_path = get_settings().home / "datasets" / dataset_id / "index.parquet"

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 2048
 
-_KINDS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+KINDS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+"""Suffixes of data files, and the format each stands for."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ def open_source(path: Path) -> Source:
     if not path.exists():
         raise BadDataset(f"{path}: no such file or folder")
     if path.is_file():
-        if path.suffix.lower() not in _KINDS:
+        if path.suffix.lower() not in KINDS:
             raise BadDataset(f"{path}: give a Parquet, JSONL or CSV file (.parquet, .jsonl, .csv) or a folder of parts")
-        return Source(path, (path,), _KINDS[path.suffix.lower()])
+        return Source(path, (path,), KINDS[path.suffix.lower()])
     found = sorted(
-        (file for file in path.rglob("*") if file.suffix.lower() in _KINDS and _is_visible(file, path)),
+        (file for file in path.rglob("*") if file.suffix.lower() in KINDS and _is_visible(file, path)),
         key=lambda file: file.relative_to(path).as_posix(),
     )
-    kinds = {_KINDS[file.suffix.lower()] for file in found}
+    kinds = {KINDS[file.suffix.lower()] for file in found}
     if not found:
         raise BadDataset(f"{path}: the folder holds no .parquet, .jsonl or .csv file")
     if len(kinds) > 1:
@@ -82,7 +83,7 @@ def available_columns(source: Source) -> list[str]:
     file = source.files[0]
     with _naming(source, file):
         if source.kind == "parquet":
-            return [str(name) for name in _open_parquet(file).schema_arrow.names]
+            return [str(name) for name in open_parquet(file).schema_arrow.names]
         if source.kind == "csv":
             return _csv_header(file)
         first = next(_json_lines(source, file), None)
@@ -121,14 +122,15 @@ def _require(source: Source, file: Path, columns: Sequence[str], found: Collecti
             )
 
 
-def _open_parquet(file: Path) -> Any:
+def open_parquet(file: Path) -> Any:
+    """A Parquet file whose pages are checked against their checksums. Raises errors of Arrow."""
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(file, page_checksum_verification=True)
 
 
 def _read_parquet(source: Source, file: Path, columns: Sequence[str]) -> Iterator["pa.RecordBatch"]:
-    with _open_parquet(file) as parquet:
+    with open_parquet(file) as parquet:
         _require(source, file, columns, parquet.schema_arrow.names)
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(columns), use_threads=False):
             yield batch.select(list(columns))
