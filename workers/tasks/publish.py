@@ -1,7 +1,6 @@
 """Stage publish: the point of no return. One transaction checks the fence, moves the serving pointer, retires the old
 version, writes the tombstones and the audit event."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from service.database import clock, reading
+from service.database import clock
 from service.datasets import service as datasets
 from service.deletion import lifecycle
-from service.errors import JobError, LetheError
+from service.errors import JobError
 from service.jobs import events, leases, service
 from service.jobs.models import Attempt, Job
 from service.registry import files, placement, pools
@@ -31,20 +30,9 @@ def run(work: Work) -> None:
     if not _seal_requests(work):
         return
     weights = _prepare(work, passed[-1])
-    affected = _known(work)
+    affected = affected_by(work.model, work.forget_ids(), reserve=work.dataset.holdout_path is None)
     with work.fenced() as session:
         _switch(session, work, passed[-1], weights, affected)
-
-
-def _known(work: Work) -> pools.Affected:
-    """Which references hold the forget set, read before the transaction: that is short, and a large plan is not."""
-    affected = affected_by(work.forget_ids(), reserve=work.dataset.holdout_path is None)
-    with reading() as session:
-        pool = registry.pool_of(session, work.model)
-    if pool is not None:
-        with suppress(LetheError):  # which the transaction meets again, and answers
-            affected(pool.path)
-    return affected
 
 
 @dataclass(frozen=True)

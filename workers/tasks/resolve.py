@@ -17,9 +17,11 @@ from service.deletion import lifecycle
 from service.errors import Cancelled, JobError
 from service.jobs import events, leases, service
 from service.jobs.models import Job
+from service.registry import pools
 from service.registry import service as registry
 from service.registry.files import digest_file, write_atomic
 from workers.lineage.reserve import read_reserve
+from workers.tasks.contamination import affected_by
 from workers.tasks.materials import refuse_changed_data
 from workers.tasks.work import Work
 
@@ -88,11 +90,14 @@ def _write_forget_set(work: Work, forget: list[str]) -> dict[str, object]:
 def _store(work: Work, everything: list[str], scope: dict[str, object]) -> None:
     if scope["records"]:
         scope = scope | _write_forget_set(work, everything)
+    alone = everything if not scope["records"] else []
+    affected = affected_by(work.model, alone, reserve=True)
     with work.fenced() as session:
-        job_id = work.job.id
+        job_id, now = work.job.id, clock(session)
         session.execute(update(Job).where(Job.id == job_id).values(scope=scope))
-        if not scope["records"]:
-            datasets.add_tombstones(session, work.model.id, job_id, everything, clock(session))
+        if alone:  # nothing will be published, and references may have scored the reserve
+            datasets.add_tombstones(session, work.model.id, job_id, alone, now)
+            pools.forget(session, model=work.model, affected=affected, policy=work.policy, job_id=job_id, now=now)
         data = {"records": scope["records"], "subjects": scope["subjects"]}
         audit.record(session, "job.resolved", actor="worker", ref=job_id, data=data)
         events.emit(session, job_id, "stage", stage="resolve", status="done", **data)
