@@ -99,9 +99,14 @@ def _until(pool_id: str, state: str) -> None:
         time.sleep(0.05)
 
 
+def _heed_interrupts() -> None:
+    """A shell that runs the tests in the background has them, and what they start, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_command_leaves_the_work_running() -> None:
     command = [sys.executable, "-m", "service.cli.main", "models", "prepare", "digits", "--references", str(COUNT)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts) as process:  # noqa: PLW1509
         assert process.stderr is not None
         assert process.stderr.readline() == "waiting for a worker\n"
         process.send_signal(signal.SIGINT)
