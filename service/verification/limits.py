@@ -22,7 +22,7 @@ def trace_limits(traces: Traces | None, basis: Basis) -> list[str]:
         found.append(
             f"{_LOGS[traces.log]}, so that training cannot be repeated step by step without the forgotten records."
         )
-    found.append(_canaries(traces.canaries, basis))
+    found.append(_canaries(traces, basis))
     if traces.held_out == "given":
         found.append(
             "The held-out records were supplied and not kept out of the training by a coin, so they may differ from "
@@ -35,14 +35,24 @@ def trace_limits(traces: Traces | None, basis: Basis) -> list[str]:
     return found
 
 
-def _canaries(count: int, basis: Basis) -> str:
-    known = (
-        f"None of the {count} companion canaries that the model holds was deleted along with these records"
-        if count
-        else "The model was trained without companion canaries"
-    )
+def _canaries(traces: Traces, basis: Basis) -> str:
     graded = "; a measured pass is grade C at most" if basis == "measurement" else ""
-    return f"{known}, so nothing planted for the purpose shows how much a deletion like this one leaves behind{graded}."
+    known = why_no_canaries(traces)
+    return (
+        f"{known[0].upper()}{known[1:]}, so nothing planted for the purpose shows how much a deletion like this one "
+        f"leaves behind{graded}."
+    )
+
+
+def why_no_canaries(traces: Traces | None) -> str:
+    """Why no companion canaries were measured, as a clause."""
+    if traces is None:
+        return "no companion canaries were looked for"
+    if not traces.canaries:
+        return "the model was trained without companion canaries"
+    if traces.canaries_lost:
+        return f"the list of the {traces.canaries} companion canaries that the model holds is lost"
+    return f"none of the {traces.canaries} companion canaries that the model holds was deleted along"
 
 
 def copies_limit(count: int | None, task: str) -> str:

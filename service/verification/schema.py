@@ -92,14 +92,15 @@ class Traces(_Part):
     """What the training of the original left behind that evidence can rest on.
 
     `record`: it has a training record. `log`: the order of its training is there, was recorded and is not there any
-    more, or was never recorded. `canaries`: planted records that no deletion has used up; `reserved`: records that a
-    coin kept out of the training. `held_out`: where the held-out records come from. `carried_on`: the candidate brings
-    a log of its own; null where there is none to bring.
+    more, or was never recorded. `canaries`: planted records that no deletion has used up; `canaries_lost`: nobody can
+    say any more which these are. `reserved`: records that a coin kept out of the training. `held_out`: where the
+    held-out records come from. `carried_on`: the candidate brings a log of its own; null where there is none to bring.
     """
 
     record: bool
     log: Literal["kept", "lost", "none"] = "none"
     canaries: int = 0
+    canaries_lost: bool = False
     reserved: int = 0
     held_out: Literal["reserve", "given", "none"] = "none"
     carried_on: bool | None = None

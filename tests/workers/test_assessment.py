@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from service.errors import Unevaluable
 from service.verification.policy import Policy
-from service.verification.schema import Evaluation
+from service.verification.schema import Evaluation, Traces
 from service.verification.verdict import disagreements
 from tests.workers.synthetic import World, classifier_table, language_table, replace_column, without
 from workers.metrics.blind_baseline import Features
@@ -242,6 +242,37 @@ def test_checks_that_need_references_are_listed_as_not_run() -> None:
         check = found.check(name)
         assert check is not None
         assert (check.role, check.verdict, check.reason) == ("diagnostic", "info", "not run: no references")
+
+
+@pytest.mark.parametrize(
+    ("traces", "why"),
+    [
+        (Traces(record=False), "since the model was trained without companion canaries"),
+        (Traces(record=True, log="kept", canaries=73), "since none of the 73 companion canaries"),
+        (None, "since no companion canaries were looked for"),
+    ],
+)
+def test_without_canaries_a_measured_pass_is_c_and_says_why_and_an_exact_one_stays_a(
+    traces: Traces | None, why: str
+) -> None:
+    tables = World(forget=400, held_out=1200).tables(original=2.0, candidate=0.0)
+    measured = judged(tables, facts=Facts(traces=traces))
+    assert (measured.verdict, measured.grade, measured.traces) == ("pass", "C", traces)
+    assert why in measured.reason
+    canaries = measured.check("companion_canaries")
+    assert canaries is not None
+    assert (canaries.role, canaries.verdict, (canaries.reason or "")[:8]) == ("diagnostic", "info", "not run:")
+    exact = judged(tables, facts=Facts(traces=traces, provenance=EXACT))
+    assert (exact.verdict, exact.grade) == ("pass", "A")
+    assert "grade C" not in exact.reason
+
+
+@pytest.mark.parametrize("count", [None, 0, 7])
+def test_retained_copies_are_counted_and_explained(count: int | None) -> None:
+    found = judged(World().tables(original=1.0, candidate=0.0), facts=Facts(near_duplicates=count))
+    assert found.records.near_duplicates == count
+    said = {None: "were not searched for", 0: "No retained record is an exact copy", 7: "7 retained records are exact"}
+    assert sum(said[count] in line for line in found.limits) == 1
 
 
 def test_the_design_is_fixed_before_the_candidate_is_seen() -> None:

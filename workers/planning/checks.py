@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.verification.limits import why_no_canaries
 from service.verification.policy import VerificationPolicy, margin_for
 from service.verification.schema import Check, Interval, Traces
 from service.verification.statistics import Array, Auc, AucDesign, Clusters, Mean, NotMeasurable
@@ -206,11 +207,8 @@ def metric_check(name: str, statistic: str, found: Mean | OperatingPoint | NotMe
 
 def canary_check(traces: Traces | None) -> Check:
     """`companion_canaries`: what planted records show that were deleted along; none are, so far."""
-    why = "none of the model's companion canaries was deleted along"
-    if traces is None or not traces.canaries:
-        why = "the model was trained without companion canaries" if traces else "no companion canaries were looked for"
     statistic = "AUC of deleted canaries against those never trained on"
-    return Check(id=CANARIES, role="diagnostic", statistic=statistic, reason=f"{NOT_RUN}{why}")
+    return Check(id=CANARIES, role="diagnostic", statistic=statistic, reason=f"{NOT_RUN}{why_no_canaries(traces)}")
 
 
 def per_record_check(has_references: bool) -> Check:

@@ -25,8 +25,8 @@ def traces_of(line: Line, candidate_dir: Path) -> Traces:
     return Traces(
         record=record is not None,
         log=log,
-        # Canaries without the list of them are of no use: nobody could say which were planted.
-        canaries=len(line.canaries.unspent) if line.canaries is not None and facts is not None else 0,
+        canaries=facts.canaries if facts is not None else 0,
+        canaries_lost=facts is not None and facts.canaries > 0 and line.canaries is None,
         reserved=len(line.reserved),
         held_out=_held_out(line),
         carried_on=made is not None and made.lineage is not None if log == "kept" else None,

@@ -29,9 +29,13 @@ def test_each_missing_thing_is_one_sentence(basis: Basis, change: dict[str, obje
 
 
 def test_canaries_are_told_apart_from_none_and_cap_the_grade_of_a_measurement_alone() -> None:
-    without = WHOLE.model_copy(update={"canaries": 0})
-    assert len(trace_limits(WHOLE, "procedure")) == len(trace_limits(without, "procedure")) == 1
-    for traces, said in ((WHOLE, "None of the 73 companion canaries"), (without, "trained without companion canaries")):
+    without, lost = (WHOLE.model_copy(update=change) for change in ({"canaries": 0}, {"canaries_lost": True}))
+    for traces, said in (
+        (WHOLE, "None of the 73 companion canaries"),
+        (without, "The model was trained without companion canaries"),
+        (lost, "The list of the 73 companion canaries that the model holds is lost"),
+    ):
+        assert len(trace_limits(traces, "procedure")) == 1
         assert said in trace_limits(traces, "procedure")[0]
         assert "grade" not in trace_limits(traces, "procedure")[0]
         assert "grade C at most" in trace_limits(traces, "measurement")[0]
