@@ -22,6 +22,7 @@ class _Lethe(LazyGroup):
         "doctor": Lazy("service.cli.doctor:command", "Check the installation."),
         "requests": Lazy("service.cli.requests:command", "Create, follow and list deletion requests over HTTP."),
         "models": Lazy("service.cli.models:command", "Register, prepare, list and serve models."),
+        "datasets": Lazy("service.cli.datasets:command", "List registered data; rewrite it without deleted records."),
         "train": Lazy("entry:train", "Train a model by a recipe."),
         "unlearn": Lazy("entry:unlearn", "Make a model directory forget records, without the service."),
         "evaluate": Lazy("entry:evaluate", "Judge a candidate model directory."),

@@ -72,7 +72,7 @@ def remove(path: Path) -> None:
     """Delete a file or a whole folder; what is not there is fine."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
+    elif path.exists() or path.is_symlink():
         path.unlink(missing_ok=True)
 
 

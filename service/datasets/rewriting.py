@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _FLUSH_BYTES = 64 << 20
 _BLOCK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # RFC 4180 as Arrow reads it: quotes count where a field begins with one; any of \n, \r\n and \r ends a record.
 _FIELD = rb'(?:"[^"]*+(?:""[^"]*+)*+"[^,\r\n]*+|[^",\r\n][^,\r\n]*+|)'
@@ -63,7 +64,7 @@ def _naming(where: str, draft: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC:
+        if getattr(error, "errno", None) in _FULL:
             raise DiskFull(f"no space left in {draft.parent} for the copy; nothing was changed") from None
         # Only the class of the error: Arrow quotes values.
         raise BadDataset(f"{where}: cannot be copied ({type(error).__name__})") from None

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import resource
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from service.datasets.records import open_records
 from service.datasets.rewriting import rewrite
 from service.datasets.sources import dataset_digest, open_source
 from service.datasets.survey import Survey, survey
-from service.errors import BadDataset
+from service.errors import BadDataset, DiskFull
 from tests.service.factories import png, text_rows, write_jsonl, write_parquet
 
 COLUMNS = {"record_id": "record_id", "subject_id": "subject_id", "text": "text"}
@@ -263,6 +264,24 @@ def test_a_damaged_page_is_named_without_its_content(tmp_path: Path) -> None:
     with pytest.raises(BadDataset, match=r"d\.parquet: cannot be copied") as caught:
         _rewrite(path, tmp_path / "out.parquet", ["r1"])
     assert "secret" not in caught.value.detail
+
+
+@pytest.mark.parametrize("gone", ["r1", "elsewhere"])
+def test_a_full_disk_is_told(tmp_path: Path, gone: str) -> None:
+    """A limit on the size of files stands for one; the writer and the plain copy meet it alike."""
+    rows = {
+        "record_id": [f"r{n}" for n in range(5000)],
+        "subject_id": ["s"] * 5000,
+        "text": [str(n**9) for n in range(5000)],
+    }
+    path = write_parquet(tmp_path / "d.parquet", rows)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(DiskFull, match=r"no space left in .* for the copy; nothing was changed"):
+            _rewrite(path, tmp_path / "out.parquet", [gone])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_nothing_to_go_leaves_the_digest(tmp_path: Path) -> None:
