@@ -11,7 +11,7 @@ from service.audit.service import EMPTY_CHAIN, chain, leaf_hash_of, timestamp
 from service.reports.facts import AttemptFacts, JobEvidence, RequestFacts, TargetFacts
 from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, VersionPart
 from service.verification.policy import Policy
-from service.verification.schema import Basis, Check, Evaluation, ModelNumbers, Models, Records, SetNumbers
+from service.verification.schema import Basis, Check, Evaluation, ModelNumbers, Models, Records, SetNumbers, Traces
 from service.verification.verdict import decide, explain, judge
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -46,13 +46,30 @@ CHECKS = (
         | {"m": None, "ci": (-0.016, 0.008), "ci95": (-0.018, 0.01), "smallest_detectable": None}
     ),
 )
+REFERENCE = AUC.model_copy(update={"id": "reference_auc", "references": 8, "p_value": 0.62})
+CALIBRATED = (
+    REFERENCE,
+    REFERENCE.model_copy(
+        update={"id": "reference_control", "estimate": 0.81, "ci": (0.74, 0.87), "ci95": (0.73, 0.88)}
+    ),
+)
+TRACES = Traces(record=True, log="kept", canaries=73, reserved=41, held_out="reserve", carried_on=True)
 PROVENANCE = Check(id="provenance", role="gate", statistic="training record", verdict="pass")
 
 
-def evaluation(basis: Basis = "measurement", **auc: Any) -> Evaluation:
-    """An evaluation as `lethe evaluate --json` prints it; `auc` changes the membership check."""
+def evaluation(
+    basis: Basis = "measurement",
+    traces: Traces | None = None,
+    near_duplicates: int | None = None,
+    reference: dict[str, Any] | None = None,
+    **auc: Any,
+) -> Evaluation:
+    """An evaluation as `lethe evaluate --json` prints it; `auc` changes the membership check, `reference` that with
+    reference models, which is left out without it."""
     policy = Policy()
     changed = [check.model_copy(update=auc) if check.id == "membership_auc" else check for check in CHECKS]
+    if reference is not None:
+        changed += [CALIBRATED[0].model_copy(update=reference), CALIBRATED[1]]
     checks = judge([*changed, *([PROVENANCE] if basis == "procedure" else [])], basis, policy.verification)
     verdict, grade = decide(checks, basis)
     numbers = SetNumbers(loss=0.121, accuracy=0.962)
@@ -60,7 +77,8 @@ def evaluation(basis: Basis = "measurement", **auc: Any) -> Evaluation:
     return Evaluation(
         schema_id="lethe/evaluation/1",
         task="image-classification",
-        records=Records(forget=90, retain=1347, held_out=300, retain_scored=1347),
+        records=Records(forget=90, retain=1347, held_out=300, retain_scored=1347, near_duplicates=near_duplicates),
+        traces=traces,
         models=Models(original=figures, candidate=figures),
         checks=checks,
         metrics={
@@ -76,6 +94,12 @@ def evaluation(basis: Basis = "measurement", **auc: Any) -> Evaluation:
         grade=grade,
         policy_digest=policy.digest(),
     )
+
+
+def with_evaluation(job: JobEvidence, told: Evaluation) -> JobEvidence:
+    """The job with another evaluation of what it published."""
+    published = job.attempts[-1].model_copy(update={"verification": told})
+    return job.model_copy(update={"attempts": [*job.attempts[:-1], published]})
 
 
 def attempts(published: str = "nabla_tau") -> list[AttemptFacts]:

@@ -80,7 +80,66 @@ def test_one_person_and_few_records_are_named_as_limits() -> None:
     assert "less than about 0.31 would have been missed" in limits
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"record": False}, "trained elsewhere and has no training record"),
+        ({"log": "none"}, "was not logged"),
+        ({"log": "lost", "carried_on": None}, "has been destroyed or damaged since"),
+        ({"canaries": 0}, "The model was trained without companion canaries"),
+        ({"canaries_lost": True}, "The list of the 73 companion canaries"),
+        ({"held_out": "given", "reserved": 0}, "supplied and not kept out of the training by a coin"),
+        ({"carried_on": False}, "does not carry the log of the training on"),
+    ],
+)
+@pytest.mark.parametrize(("published", "grade"), [("nabla_tau", "C"), ("retrain", "A")])
+def test_what_the_training_did_not_leave_is_a_limit(
+    published: str, grade: str, change: dict[str, object], said: str
+) -> None:
+    whole = samples.TRACES.model_copy(update=change)
+    told = samples.evaluation("procedure" if grade == "A" else "measurement", traces=whole)
+    report = report_of(samples.with_evaluation(samples.evidence(published=published), told))
+    assert report.grade == grade
+    (line,) = [line for line in report.limits if said in line]
+    assert line in text_of(report)
+    full = samples.evaluation("procedure" if grade == "A" else "measurement", traces=samples.TRACES)
+    assert said not in text_of(report_of(samples.with_evaluation(samples.evidence(published=published), full)))
+
+
+@pytest.mark.parametrize(("count", "row"), [(None, "not searched for"), (0, "0"), (7, "7")])
+def test_copies_that_stay_are_counted_in_scope_and_limits(count: int | None, row: str) -> None:
+    report = report_of(samples.with_evaluation(samples.evidence(), samples.evaluation(near_duplicates=count)))
+    assert report.scope is not None
+    assert report.scope.near_duplicates.retained == count
+    assert report.scope.near_duplicates.computed == (count is not None)
+    assert f"['Copies among kept records', '{row}']" in text_of(report)
+    assert any("7 retained records are exact copies" in line for line in report.limits) == (count == 7)
+    assert any("were not searched for" in line for line in report.limits) == (count is None)
+
+
+def test_a_failing_attack_with_references_is_on_page_one_and_does_not_decide() -> None:
+    failing = {"estimate": 0.8, "ci": (0.72, 0.88), "ci95": (0.71, 0.89), "p_value": 2e-5}
+    told = samples.evaluation("procedure", reference=failing)
+    report = report_of(samples.with_evaluation(samples.evidence(published="retrain"), told))
+    text = text_of(report)
+    assert "calibrated by 8 reference models for each record reached an AUC of 0.800" in text
+    assert "a person should look before this is published" in text
+    assert report.grade == "A"
+    assert any("8 for each record" in line for line in report.limits)
+    plain = report_of(samples.evidence(published="retrain"))
+    assert "a person should look" not in text_of(plain)
+    assert any("Without reference models" in line for line in plain.limits)
+
+
 @pytest.mark.parametrize("published", ["nabla_tau", "retrain"])
 def test_forbidden_words_do_not_occur(published: str) -> None:
-    text = text_of(report_of(samples.evidence(published=published))).lower()
+    job = samples.evidence(published=published)
+    basis = "procedure" if published == "retrain" else "measurement"
+    bare = samples.TRACES.model_copy(update={"record": False, "log": "none", "canaries": 0, "held_out": "given"})
+    for traces in (None, samples.TRACES, bare):
+        told = samples.evaluation(basis, traces=traces, near_duplicates=3, reference={})  # type: ignore[arg-type]
+        assert [
+            word for word in FORBIDDEN if word in text_of(report_of(samples.with_evaluation(job, told))).lower()
+        ] == []
+    text = text_of(report_of(job)).lower()
     assert [word for word in FORBIDDEN if word in text] == []

@@ -109,6 +109,14 @@ def _margin(report: dict[str, Any]) -> None:
         next(entry for entry in part["verification"]["checks"] if entry["id"] == "membership_auc")["margin"] = 0.4
 
 
+def _reference(report: dict[str, Any]) -> None:
+    """A check with reference models whose verdict is not that of its numbers, with a margin of its own."""
+    leaking = {"estimate": 0.9, "ci": (0.85, 0.95), "ci95": (0.84, 0.96)}
+    check = samples.REFERENCE.model_copy(update=leaking | {"margin": 0.45, "role": "diagnostic", "verdict": "pass"})
+    for part in (report, report["targets"][0]):
+        part["verification"]["checks"].append(check.model_dump(mode="json"))
+
+
 def _policy(report: dict[str, Any]) -> None:
     for part in (report, report["targets"][0]):
         part["policy"]["document"]["verification"]["auc_margin"] = {"33": 0.4}
@@ -154,6 +162,8 @@ def _shape(report: dict[str, Any]) -> None:
         (_verdict, "verdict", "membership_auc is stated as pass"),
         (_grade, "verdict", "stated pass grade A, the checks say pass grade C"),
         (_margin, "verdict", "membership_auc: the margin 0.4 is not the one of the policy for 90 records"),
+        (_reference, "verdict", "reference_auc is stated as pass"),
+        (_reference, "verdict", "reference_auc: the margin 0.45 is not the one of the policy for 90 records"),
         (_policy, "policy", "the policy's digest is not that of the policy"),
         (_digest, "versions", "the new version's digest is not that of the attempt that passed"),
         (_failed_attempt, "log", "attempt 1: the log does not hold its verdict pass"),
