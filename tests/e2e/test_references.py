@@ -66,7 +66,7 @@ def test_a_pool_survives_a_worker_and_forgets_with_its_model(
     world: World, assets: Assets, preparing: subprocess.Popen[str]
 ) -> None:
     _kill_one_of_two(world)
-    world.poll(lambda: preparing.poll() is not None, 90, "the pool")
+    world.poll(lambda: preparing.poll() is not None, 240, "the pool")
     out, said = preparing.communicate()
     assert preparing.returncode == 0, said
     built = json.loads(out)
@@ -85,7 +85,7 @@ def test_a_pool_survives_a_worker_and_forgets_with_its_model(
     job_id = done["targets"][0]["job_id"]
     assert done["targets"][0]["outcome"] == "published"
 
-    refreshed = world.poll(lambda: _ready_again(world), 60, "the refresh")
+    refreshed = world.poll(lambda: _ready_again(world), 180, "the refresh")
     after = _directories(world)
     assert {number for number in after if after[number] != before[number]} == holding
     assert not {number for number, seen in _trained_on(path).items() if seen & gone}
@@ -102,7 +102,7 @@ def _kill_one_of_two(world: World) -> None:
         found = dict(map(tuple, world.sql(states)))
         return found.get("running") == 2 and found.get("ready", 0) >= 1
 
-    world.poll(both_busy, 60, "two workers side by side")
+    world.poll(both_busy, 120, "two workers side by side")
     worker = next(child for child in world.stack.children if child.name == "worker-gpu-1")
     os.killpg(worker.process.pid, signal.SIGKILL)
 
