@@ -28,6 +28,14 @@ METRICS: tuple[MetricSpec, ...] = (
         summary="membership AUC against what models that never saw the records say, among records equally hard",
     ),
     MetricSpec(
+        name="reference_control",
+        target="workers.metrics.reference_auc:reference_auc",
+        role="diagnostic",
+        direction="away from 0.5: the attack works on the original",
+        needs=("held_out", "references"),
+        summary="the same attack on the original model",
+    ),
+    MetricSpec(
         name="tpr_at_fpr",
         target="workers.metrics.tpr_at_fpr:tpr_at_fpr",
         role="diagnostic",
