@@ -207,7 +207,7 @@ def test_the_policy_and_the_past_say_what_is_to_be_expected(run: Callable[..., A
     assert told["train_seconds"] == 30
     assert told["affected"] == pytest.approx(32 * (1 - 2**-4))
     _, out, _ = run("--estimate")
-    assert "(3 in 60 days so far) of 4 people" in out
+    assert "(3 in 60 days so far), people in each: 4," in out
     assert "One retrain took 30 s here" in out
 
 

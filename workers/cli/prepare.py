@@ -177,8 +177,8 @@ def _told(made: "Estimate", horizon: "Horizon", policy: "Policy", past: "History
         source = "one a month, since there were none so far"
     lines = [
         made.sentence,
-        f"Expected in {policy.references.horizon}: {horizon.jobs:.3g} deletion jobs ({source}) of "
-        f"{horizon.subjects_per_job:.3g} people, an approximate one at {horizon.job_cost:.2g} retrains; "
+        f"Expected in {policy.references.horizon}: {horizon.jobs:.3g} deletion jobs ({source}), people in "
+        f"each: {horizon.subjects_per_job:.3g}, an approximate one at {horizon.job_cost:.2g} retrains; "
         f"{horizon.jobs_per_refresh:.3g} share a refresh, {horizon.jobs_per_retrain:.3g} could share a retraining "
         f"before their deadlines.",
     ]
