@@ -94,15 +94,19 @@ def _recipe(given: Path | None, model: Path) -> "Recipe":
 
 def _materials(model: Path, task: str, data: Path, holdout: Path | None, recipe: "Recipe", columns: str) -> "Materials":
     from service.datasets.columns import parse_pairs
+    from workers.planning.problems import open_line
     from workers.references.members import Materials
 
+    held_out = open_data(holdout, task, columns) if holdout else None
+    people = open_data(data, task, columns)
+    line = open_line(model, task, people, held_out, digest_of(holdout) if holdout else None)
     return Materials(
         model_dir=model,
-        data=_trained_on(model, open_data(data, task, columns)),
-        held_out=open_data(holdout, task, columns) if holdout else None,
+        data=_trained_on(model, people),
+        held_out=line.held_out,
         recipe=recipe,
         data_digest=digest_of(data),
-        holdout_digest=digest_of(holdout) if holdout else None,
+        holdout_digest=line.holdout_digest,
         columns=parse_pairs(columns, "--columns"),
     )
 

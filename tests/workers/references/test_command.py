@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from service.catalogue.lineage import LINEAGE
 from service.cli.main import main
 from tests.e2e.world import write_digits
+from workers.lineage.reserve import read_reserve
 from workers.modeling.training_record import read_exposures
 from workers.references.layout import read_split
 from workers.references.pool import open_pool
@@ -81,6 +83,35 @@ def test_reserved_people_and_no_held_out_set(shelf: Path) -> None:
     assert pool.facts.split.held_out == 0
     assert pool.facts.strategy == "reserved_split"
     assert 100 <= pool.facts.split.trainable < 120
+
+
+def test_without_a_held_out_set_the_reserve_of_the_training_is_one(
+    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_digits(tmp_path, people=60, rows=5)
+    data, recipe = ["--data", str(tmp_path / "train.parquet")], ["--recipe", str(tmp_path / "recipe.toml")]
+    (tmp_path / "recipe.toml").write_text(RECIPE + "reserve = 0.3\n")
+    assert main(["train", *recipe, *data, "--out", str(tmp_path / "model")]) == 0
+    (tmp_path / "cheap.toml").write_text((shelf / "cheap.toml").read_text())
+    assert cheap(tmp_path, "pool", holdout=False) == 0
+    planned = read_split(tmp_path / "pool")
+    reserve = read_reserve(tmp_path / "model" / LINEAGE)
+    assert set(planned.held_out.tolist()) == reserve
+    assert not set(planned.train.tolist()) & reserve
+    assert len(planned.train) + len(reserve) == 300
+    seen = sorted(planned.train.tolist())
+    (tmp_path / "forget.txt").write_text("\n".join(seen[:40]))
+    retrain = ["--forget", str(tmp_path / "forget.txt"), "--method", "retrain", "--out", str(tmp_path / "out")]
+    assert main(["unlearn", "--model", str(tmp_path / "model"), *TASK, *data, *retrain]) == 0
+    capsys.readouterr()
+    words = ["evaluate", "--original", str(tmp_path / "model"), "--candidate", str(tmp_path / "out"), *TASK, *data]
+    pool = ["--references", str(tmp_path / "pool"), "--json"]
+    assert main([*words, "--forget", str(tmp_path / "forget.txt"), *pool]) == 0
+    told = json.loads(capsys.readouterr().out)
+    found = next(check for check in told["checks"] if check["id"] == "reference_auc")
+    assert (found["references"], found["n"]) == (4, 40)
+    assert found["estimate"] is not None
+    assert told["traces"]["held_out"] == "reserve"
 
 
 def test_people_whom_the_model_has_forgotten_are_not_brought_back(shelf: Path, tmp_path: Path) -> None:
