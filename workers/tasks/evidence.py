@@ -22,7 +22,8 @@ def evidence_of(work: Work) -> JobEvidence:
     job, scope = work.job, work.job.scope or {}
     with reading() as session:
         new = session.get(Version, job.new_version_id) if job.new_version_id else None
-        artefacts = list(session.scalars(select(Artefact).where(Artefact.job_id == job.id)))
+        theirs = (Artefact.job_id == job.id) | (Artefact.condemned_by == job.id)
+        artefacts = list(session.scalars(select(Artefact).where(theirs)))
     seconds = training_facts(Path(work.base.path)).get("seconds")
     return JobEvidence(
         job_id=job.id,
