@@ -113,9 +113,9 @@ def destroy_source(done: Compaction, actor: str = "local") -> list[Path]:
 
 
 def _doomed(part: Part, others: Sequence[Path]) -> list[Path]:
-    if part.changed:
-        return []
     source = part.survey.source
+    if part.changed or any(overlap(source.root, other) for other in others):
+        return []
     # Another table in the folder may name the same images.
     near = any(overlap(source.folder, other) for other in others)
     return [*source.files, *([] if near else sorted(part.survey.orphans))]

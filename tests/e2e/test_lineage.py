@@ -1,5 +1,6 @@
 """A model that knows what it learned: late people are forgotten by replay, and the reserve is answered honestly."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,29 @@ def test_a_person_of_the_reserve_is_answered_and_leaves_it(remembering: World, d
     directory = serving_directory(world)
     assert not read_reserve(directory / LINEAGE) & tombstones
     assert not np.isin(ModelHistory(directory).records.ids, sorted(tombstones)).any()
+
+
+def test_data_without_the_deleted_serves_the_next_deletion(remembering: World, data: Path) -> None:
+    """The model was trained on the old files, and its log is still repeated exactly on the records that stay."""
+    world, out = remembering, data.parent / "compacted.parquet"
+    world.poll(lambda: all(job["status"] == "completed" for job in world.get("/v1/jobs")["items"]), 30, "the last job")
+    gone = {row[0] for row in world.sql("select record_id from tombstones")}
+    told = json.loads(checked("datasets", "compact", NAME, "--out", str(out), "--json", home=world.home))
+    assert (told["removed"], told["dataset"]["records"]) == (len(gone), 1750 - len(gone))
+    assert {"old data", "lineage", "subject-index"} <= {entry["what"] for entry in told["to_destroy"]}
+    data.rename(data.with_name("elsewhere"))  # nothing reads it any more
+    person = people_by_first_step(out, ModelHistory(serving_directory(world)))[0]
+    theirs = records_of(out, person)
+    done = world.wait(world.post(person, model=NAME)["id"])
+    assert done["targets"][0]["verdict"] == "pass"
+    report = world.get(f"/v1/deletion-requests/{done['id']}/report.json")["targets"][0]
+    assert [attempt["method"] for attempt in report["attempts"]] == ["replay"]
+    lineage = report["lineage"]["dataset"]
+    assert lineage["digest_before"] == told["dataset"]["digest"]
+    assert (lineage["records_before"], lineage["records_after"]) == (1750 - len(gone), 1750 - len(gone | theirs))
+    assert not np.isin(ModelHistory(serving_directory(world)).records.ids, sorted(gone | theirs)).any()
+    # Nothing is left that would tell the service whose the deleted records were.
+    table = parquet.read_table(data.with_name("elsewhere"), columns=["record_id", "subject_id"]).to_pydict()
+    owner = dict(zip(table["record_id"], table["subject_id"], strict=True))
+    again = world.wait(world.post(owner[min(gone)], model=NAME)["id"])
+    assert again["targets"][0]["outcome"] == "no_records"
