@@ -197,6 +197,13 @@ def _refuse_tainted(session: Session, model: Model, version: Version) -> None:
     later = select(Tombstone.id).where(Tombstone.model_id == model.id, Tombstone.created_at > version.created_at)
     if version.destroy_by is not None or session.scalar(later.limit(1)) is not None:
         raise Conflict(f"{label} was retired by a deletion and may hold records that were to be forgotten")
-    dataset = session.get_one(Dataset, model.dataset_id)
-    if dataset.created_at > version.created_at:
+    if _data_since(session, model) > version.created_at:
         raise Conflict(f"{label} was trained on data that has been replaced; register it again with its data")
+
+
+def _data_since(session: Session, model: Model) -> datetime:
+    """Since when the model has had its data: a compaction only left out what was deleted."""
+    dataset = session.get_one(Dataset, model.dataset_id)
+    while (former := session.get(Dataset, dataset.details.get("compacted_from", ""))) is not None:
+        dataset = former
+    return dataset.created_at

@@ -96,8 +96,9 @@ def references_of(work: Work) -> "References | NotMeasurable":
     if not pool.usable:
         return NotMeasurable(f"{NOT_RUN}the reference pool is not ready, but {pool.state}")
     try:
-        # Its held-out records may be a reserve, which grows smaller with each of its people who is deleted.
-        return open_references(pool.path, work.model.task, work.dataset.digest, work.dataset.holdout_digest)
+        # The data may have been compacted since the pool was planned, and a reserve in place of a held-out set grows
+        # smaller with each of its people who is deleted.
+        return open_references(pool.path, work.model.task, pool.data_digest, work.dataset.holdout_digest)
     except BadParameters as error:
         log.warning("references.unusable", pool=pool.id, detail=error.detail)
         return NotMeasurable(f"{NOT_RUN}the reference pool cannot be used with this data")
