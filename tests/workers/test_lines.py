@@ -123,6 +123,20 @@ def test_a_person_of_the_reserve_is_not_unlearned_but_leaves_it(
     assert read_reserve(tmp_path / "out" / LINEAGE) == set(line.reserved) - set(reserved)
 
 
+def test_a_reserve_that_names_a_trained_record_is_not_believed(
+    planted: tuple[Path, MemoryRecords, Prepared], tmp_path: Path
+) -> None:
+    import shutil
+
+    from workers.lineage.reserve import write_reserve
+
+    folder, data, prepared = planted
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    trained = prepared.records.ids[:3].tolist()
+    write_reserve(read_reserve(copy / LINEAGE) | set(trained), copy / LINEAGE)
+    assert open_line(copy, data.task, data, None, None).trained(trained) == trained
+
+
 def test_small_or_switched_off_data_gets_neither(tmp_path: Path, recipe: Recipe) -> None:
     data, _ = factories.digits(300, 10)
     prepared = prepare(recipe, data, True, KEY)

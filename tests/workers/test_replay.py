@@ -210,7 +210,7 @@ def test_after_an_approximate_edit_it_is_still_exact(images: Logged, tmp_path: P
     assert (record.edits, record.edited_records) == (1, 20)
     edited = ModelHistory(tmp_path / "edited")
     assert edited.facts.edited
-    first = ModelHistory(images.base).first_exposure(ids[:20])
+    first = ModelHistory(images.base).first_exposure(images.data.subset(kept(images, ids[:20])))
     assert all(point.step <= first for point in edited.checkpoints)
     rest = dataclasses.replace(images, base=tmp_path / "edited", data=images.data.subset(kept(images, ids[:20])))
     rest.replay(ids[20:], tmp_path / "second")
@@ -218,6 +218,46 @@ def test_after_an_approximate_edit_it_is_still_exact(images: Logged, tmp_path: P
     digests = {sha256_file(tmp_path / name / "model.safetensors") for name in ("second", "both")}
     assert len(digests) == 1
     assert (read_record(tmp_path / "second") or record).edits == 0
+
+
+def test_what_left_the_data_before_is_left_out_from_its_own_first_exposure(images: Logged, tmp_path: Path) -> None:
+    """Five early records are gone from the data without being named: no state that met them is gone on from."""
+    late, history = images.late(5), ModelHistory(images.base)
+    first = history.log.first_steps(len(history.records.ids))
+    early = history.records.ids[np.argsort(first, kind="stable")[:5]].tolist()
+    fewer = dataclasses.replace(images, data=images.data.subset(kept(images, early)))
+    short, whole = (fewer.replay(late, tmp_path / start, start=start) for start in ("newest", "beginning"))
+    digests = {sha256_file(Path(made.out) / "model.safetensors") for made in (short, whole)}
+    assert len(digests) == 1
+    assert short.steps == history.steps
+    assert not set(ModelHistory(tmp_path / "newest").records.ids.tolist()) & {*late, *early}
+
+
+def test_one_lost_checkpoint_that_is_not_needed_stops_nothing(images: Logged, tmp_path: Path) -> None:
+    base = damaged(images, tmp_path)
+    points = ModelHistory(base).checkpoints
+    points[0].path.unlink()
+    problem = images.problem(images.late(3), base=base)
+    run_attempt("replay", {}, problem, factories.context(), tmp_path / "out")
+    assert points[0].step not in [point.step for point in ModelHistory(tmp_path / "out").checkpoints]
+
+
+def test_a_refusal_leaves_no_thread_behind(images: Logged, tmp_path: Path) -> None:
+    import threading
+
+    base = damaged(images, tmp_path)
+    for path in (base / LINEAGE / "checkpoints").glob("*.safetensors"):
+        path.unlink()
+    refused(images, base, tmp_path / "out")
+    assert not [thread.name for thread in threading.enumerate() if thread.name == "checkpoints"]
+
+
+def test_a_later_plan_compares_with_a_whole_training(images: Logged, tmp_path: Path) -> None:
+    images.replay(images.late(3), tmp_path / "out")
+    before, after = read_record(images.base), read_record(tmp_path / "out")
+    assert before is not None
+    assert after is not None
+    assert after.seconds == before.seconds
 
 
 def damaged(logged: Logged, folder: Path) -> Path:
@@ -277,6 +317,11 @@ def test_data_that_changed_under_the_log_is_refused(images: Logged, tmp_path: Pa
 def test_another_recipe_or_machine_is_refused(images: Logged, tmp_path: Path) -> None:
     other = with_training(images.recipe, learning_rate=1e-4)
     assert "recipe is not the one" in refused(images, images.base, tmp_path / "out", recipe=other)
+    base = damaged(images, tmp_path)
+    record = json.loads((base / "training_record.json").read_text())
+    record["packages"]["torch"] = "1.0"
+    (base / "training_record.json").write_text(json.dumps(record))
+    assert "other versions" in refused(images, base, tmp_path / "out")
     problem = images.problem(images.late(5))
     with pytest.raises(MethodRefused, match="1 threads on cpu, this worker 2 on cpu"):
         run_attempt("replay", {}, problem, replace(factories.context(), threads=2), tmp_path / "out")

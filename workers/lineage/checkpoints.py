@@ -154,6 +154,11 @@ class StoredCheckpoint:
         """Optimiser steps done."""
         return self.facts.step
 
+    @property
+    def intact(self) -> bool:
+        """Whether its file is there and the one that was recorded."""
+        return self.path.is_file() and sha256_file(self.path) == self.facts.digest
+
     def restore(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Put weights, buffers and optimiser state back in place.
 
@@ -173,7 +178,7 @@ class StoredCheckpoint:
         restore_optimizer(optimizer, states)
 
     def _read(self) -> dict[str, Tensor]:
-        if not self.path.is_file() or sha256_file(self.path) != self.facts.digest:
+        if not self.intact:
             raise MethodRefused(f"checkpoint {self.path.name} is missing or not the file that was recorded")
         try:
             with safe_open(self.path, framework="pt") as opened:

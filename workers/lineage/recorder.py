@@ -27,7 +27,7 @@ from workers.lineage.reserve import write_reserve
 from workers.lineage.store import ModelHistory, RecordTable, folder_bytes, open_history, write_lineage
 from workers.modeling.observing import LineageFacts, MicroBatch, RecorderFactory, Run
 from workers.modeling.recipe import recipe_digest
-from workers.modeling.records import stored_hashes
+from workers.modeling.records import Records, stored_hashes
 from workers.modeling.states import state_bytes
 
 _WATCHED_EPOCHS = 10
@@ -50,6 +50,7 @@ class TrainingRecorder:
         self._folder, self._canaries, self._reserved = folder, canaries, reserved
         self._history, self._inherits = history, False
         self._beside = ThreadPoolExecutor(1, "lineage")
+        self._writer: CheckpointWriter | None = None
         self._log = LogWriter()
         self._kept: list[CheckpointFacts] = []
 
@@ -84,7 +85,7 @@ class TrainingRecorder:
             if batch.step < begin:
                 self._log.add(batch)
         for point in self._history.checkpoints:
-            if point.step <= begin:
+            if point.step <= begin and point.intact:
                 _copy_state(point, self._folder)
                 self._kept.append(point.facts)
                 self._wanted.discard(point.step)
@@ -162,34 +163,33 @@ def recorder_for(base_dir: Path, reserved: Collection[str]) -> RecorderFactory:
     return partial(TrainingRecorder, canaries=canaries, reserved=reserved, history=open_history(base_dir))
 
 
-def carry_over(
-    base_dir: Path, directory: Path, forgotten: Collection[str], reserved: Collection[str]
-) -> LineageFacts | None:
-    """The lineage of a version that was edited: the base's without the forgotten records.
+def carry_over(base_dir: Path, directory: Path, retain: Records, reserved: Collection[str]) -> LineageFacts | None:
+    """The lineage of a version that was edited: the base's with nothing but the retained records.
 
-    States from after the first exposure of one of them hold its influence and are left out; so are, where the base's
+    States from after the first exposure of any other hold its influence and are left out; so is, where the base's
     lineage is not what its training record says, all of it (None).
     """
     history = ModelHistory(base_dir)
     folder = directory / LINEAGE
     try:
-        kept = np.flatnonzero(~np.isin(history.records.ids, np.array(sorted(forgotten), dtype=str)))
-        places = np.full(len(history.records.ids), -1, dtype=np.int64)
+        known = history.places(retain)
+        kept = np.flatnonzero(known >= 0)
+        places = np.full(len(known), -1, dtype=np.int64)
         places[kept] = np.arange(len(kept))
-        first = history.first_exposure(forgotten)
-        log = history.log.renumbered(places)
+        first, log = history.first_step_without(known), history.log.renumbered(places)
+        points = [point for point in history.checkpoints if point.step <= first and point.intact]
+        canaries, duplicates = read_canaries(history.folder), read_duplicates(history.folder)
     except (LetheError, OSError):
         return None
     folder.mkdir(mode=0o700)
-    points = [point for point in history.checkpoints if point.step <= first]
     for point in points:
         _copy_state(point, folder)
     write_reserve(reserved, folder)
-    canaries, duplicates = read_canaries(history.folder), read_duplicates(history.folder)
     if canaries is not None:
         write_canaries(canaries, folder)
     if duplicates is not None:
-        write_duplicates(without_records(duplicates, forgotten), folder)
+        gone = set(history.records.ids.tolist()) - set(history.records.ids[kept].tolist())
+        write_duplicates(without_records(duplicates, gone), folder)
     lineage = history.facts.model_copy(update={"checkpoints": [point.facts for point in points], "edited": True})
     digest = write_lineage(folder, lineage, log, history.records.subset(kept))
     return LineageFacts(

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from service.catalogue.lineage import LINEAGE
 from service.errors import BadParameters
 from workers.lineage.tables import read_table, write_table
 from workers.modeling.directories import sha256_json
@@ -24,7 +25,7 @@ FEWEST_SUBJECTS = 40
 WHOLE_STRATUM = 20
 """Subjects of a stratum from which on it always gives at least one; smaller ones are put together."""
 _CHUNK = 1024
-_COLUMN = "record_id"
+_COLUMN, _TRAINED = "record_id", "training_records.parquet"
 
 
 def why_nobody(records: Records) -> str | None:
@@ -105,3 +106,13 @@ def read_reserve(folder: Path) -> set[str]:
     """The record ids that were set aside; none where there is no file. Raises BadModel for a damaged one."""
     table = read_table(folder / RESERVE, [_COLUMN])
     return set() if table is None else set(table[_COLUMN].to_pylist())
+
+
+def reserve_of(model_dir: Path) -> set[str]:
+    """Ids of the records that a model's training set aside, and that its list of trained records does not name.
+
+    Where the two disagree a record counts as trained on: nobody is told that nothing was learned from them in error.
+    """
+    reserve = read_reserve(model_dir / LINEAGE)
+    seen = read_table(model_dir / _TRAINED, [_COLUMN]) if reserve else None
+    return reserve - set(seen[_COLUMN].to_pylist()) if seen is not None else reserve

@@ -1,6 +1,6 @@
 """The lineage folder of a model directory: what it holds, written and read; and the history that replay follows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from workers.modeling.observing import MicroBatch
 from workers.modeling.problem import Context
 from workers.modeling.recipe import recipe_digest
 from workers.modeling.records import STORED_BYTES, Records, stored_hashes
-from workers.modeling.training_record import read_record
+from workers.modeling.training_record import package_versions, read_record
 
 EVENTS = ("confidence", "max_confidence", "negative_entropy", "binary_accuracy")
 
@@ -119,6 +119,12 @@ class ModelHistory:
             raise MethodRefused(f"{RECORDS} is damaged ({type(error).__name__})") from error
 
     @property
+    def packages(self) -> dict[str, str]:
+        """Versions of what decided the numbers of the logged run."""
+        record = read_record(self._model_dir)
+        return record.packages if record is not None else {}
+
+    @property
     def seed(self) -> int:
         """The seed of the logged run."""
         return self.facts.seed
@@ -139,6 +145,10 @@ class ModelHistory:
         facts = self.facts
         if facts.recipe_digest != recipe_digest(recipe):
             raise MethodRefused("the recipe is not the one of the logged run")
+        if recipe.training.precision != "fp32":
+            raise MethodRefused(f"runs in {recipe.training.precision} are not repeatable bit by bit; train in fp32")
+        if self.packages != package_versions():
+            raise MethodRefused("the logged run used other versions of Python, torch or what stands on it")
         if context.device.type != "cpu":
             raise MethodRefused(f"runs on {context.device.type} are not repeatable bit by bit: set the device to cpu")
         if (facts.device, facts.threads) != (context.device.type, context.threads):
@@ -151,10 +161,14 @@ class ModelHistory:
             raise MethodRefused(f"the order log ends before checkpoint {late[0]}")
         self._check_data(data)
 
-    def first_exposure(self, ids: Iterable[str]) -> int:
-        """The first step with one of these records; all steps where there is none."""
-        places = np.flatnonzero(np.isin(self.records.ids, np.array(list(ids), dtype=str)))
-        return int(self.log.first_steps(len(self.records.ids))[places].min(initial=self.steps))
+    def first_exposure(self, data: Records) -> int:
+        """The first step with a record of the log that is not in `data`, whoever left it out; all steps if none did."""
+        return self.first_step_without(self.places(data))
+
+    def first_step_without(self, places: NDArray[np.int64]) -> int:
+        """The first step with a record whose place is negative."""
+        first = self.log.first_steps(len(self.records.ids))
+        return int(first[places < 0].min(initial=self.steps))
 
     def newest(self, step: int) -> StoredCheckpoint | None:
         """The newest state with at most `step` steps done."""

@@ -11,6 +11,7 @@ is met early in the first epoch. Refused, never run as an approximation, where l
 or a tokenizer made from the data are not what the log was made with.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +26,17 @@ from workers.modeling.fresh import fresh_model, provenance_of, same_tokenizer
 from workers.modeling.observing import History
 from workers.modeling.optimizers import make_optimizer
 from workers.modeling.problem import Context, Outcome, Problem
+from workers.modeling.records import Records
 from workers.modeling.storing import Clock, Made, store
 from workers.modeling.training import Fitted, Loop, described
+from workers.modeling.training_record import read_record
 
 
 def replay(problem: Problem, params: ReplayParams, context: Context, out_dir: Path) -> Outcome:
     """Write the model directory of the repeated run. Raises MethodRefused with the reason where it cannot be exact."""
     recipe, history = _conditions(problem, context)
     clock = Clock()
-    first = history.first_exposure(problem.forget.ids)
+    first = history.first_exposure(problem.retain)
     point = history.newest(first) if params.start == "newest" else None
     begin = point.step if point is not None else 0
     seed_everything(history.seed, context.threads)
@@ -44,20 +47,37 @@ def replay(problem: Problem, params: ReplayParams, context: Context, out_dir: Pa
     plan = recipe.training
     optimizer = make_optimizer(loaded.model, plan.optimizer, plan.learning_rate, plan.weight_decay)
     recorder = context.recorder(out_dir / LINEAGE) if context.recorder is not None else None
-    if recorder is not None:
-        recorder.begin(described(loaded.model, encoded, recipe, history.seed, context, optimizer, history.steps))
-        recorder.inherit(begin)
-    if point is not None:
-        point.restore(loaded.model, optimizer)
+    run = described(loaded.model, encoded, recipe, history.seed, context, optimizer, history.steps)
     loop = Loop(loaded.model, encoded, plan, optimizer, context, recorder)
-    for batch in history.batches(problem.retain, 0):
+    try:
+        if recorder is not None:
+            recorder.begin(run)
+            recorder.inherit(begin)
+        if point is not None:
+            point.restore(loaded.model, optimizer)
+        fitted = _repeat(loop, history, problem.retain, begin)
+        lineage = recorder.finish() if recorder is not None else None
+    except BaseException:
+        if recorder is not None:
+            recorder.abandon()
+        raise
+    made = Made(recipe, problem.retain, encoded.tokens, history.seed, provenance, fitted, lineage)
+    store(loaded, out_dir, replace(made, whole_seconds=_whole_seconds(problem.base_dir)), context, clock)
+    return _outcome(fitted, first, begin, history.steps)
+
+
+def _repeat(loop: Loop, history: History, retain: Records, begin: int) -> Fitted:
+    """Run the logged steps from `begin` on; exposures count those before it too."""
+    for batch in history.batches(retain, 0):
         if batch.step < begin:
             loop.exposures[batch.rows] += 1
-    fitted = loop.through(history.batches(problem.retain, begin), begin, history.steps)
-    lineage = recorder.finish() if recorder is not None else None
-    made = Made(recipe, problem.retain, encoded.tokens, history.seed, provenance, fitted, lineage)
-    store(loaded, out_dir, made, context, clock)
-    return _outcome(fitted, first, begin, history.steps)
+    return loop.through(history.batches(retain, begin), begin, history.steps)
+
+
+def _whole_seconds(base_dir: Path) -> float | None:
+    """What a whole training of the line takes: later plans compare their cost with it, not with this repetition's."""
+    base = read_record(base_dir)
+    return base.seconds if base is not None else None
 
 
 def _conditions(problem: Problem, context: Context) -> tuple[Recipe, History]:

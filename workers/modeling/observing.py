@@ -1,6 +1,6 @@
 """What a training run tells whoever records it, and what a recorder leaves: the seam between training and lineage."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -131,8 +131,8 @@ class History(Protocol):
         """MethodRefused with the reason where the run cannot be repeated on this data, recipe or device."""
         ...
 
-    def first_exposure(self, ids: Iterable[str]) -> int:
-        """The first step in which one of these records was in a batch; `steps` when none was."""
+    def first_exposure(self, data: Records) -> int:
+        """The first step in which a record of the log that is not in `data` was in a batch; `steps` when none was."""
         ...
 
     def newest(self, step: int) -> Checkpoint | None:

@@ -219,7 +219,7 @@ def _record_unlearning(
         tokens=_tokens_left(problem, base),
         edits=(base.edits if base else 0) + 1,
         edited_records=(base.edited_records if base else 0) + len(problem.forget),
-        lineage=carry_over(problem.base_dir, directory, set(problem.forget.ids.tolist()), problem.reserved),
+        lineage=carry_over(problem.base_dir, directory, problem.retain, problem.reserved),
     )
     write_record(directory, record)
 

@@ -1,15 +1,17 @@
 """The ladder without the service: run, judge, keep what passes. The service does the same stage by stage."""
 
 import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from service.errors import Cancelled, LetheError
+from service.errors import Cancelled, DiskFull, LetheError
 from service.verification.policy import Policy
 from service.verification.statistics import NotMeasurable
+from workers.modeling.directories import publish_directory, refuse_existing
 from workers.modeling.problem import Context, Problem
 from workers.modeling.training_record import read_record
 from workers.planning.attempt import AttemptResult, run_attempt
@@ -55,21 +57,41 @@ def climb(
     )
     plan = plan_ladder(policy, case)
     attempts: list[dict[str, Any]] = []
+    refuse_existing(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        passed = _climb(plan, attempts, problem, line, policy, context, Path(folder), references)
+        if passed is None:
+            return Climbed(plan, attempts, None)
+        publish_directory(Path(passed.out), out)
+    return Climbed(plan, attempts, replace(passed, out=str(out)))
+
+
+def _climb(
+    plan: Plan,
+    attempts: list[dict[str, Any]],
+    problem: Problem,
+    line: Line,
+    policy: Policy,
+    context: Context,
+    folder: Path,
+    references: References | NotMeasurable,
+) -> AttemptResult | None:
+    """The first rung to pass, with its directory below `folder`; `attempts` is told how each one ended."""
     for number, rung in enumerate(plan.rungs, 1):
-        candidate = out.with_name(f"{out.name}.attempt-{number}")
+        candidate = folder / f"attempt-{number}"
         try:
             result, told = _try(rung, number, problem, line, policy, context, candidate, references)
             attempts.append(told)
             if told["verdict"] == "pass":
-                candidate.rename(out)
-                return Climbed(plan, attempts, replace(result, out=str(out)))
-        except Cancelled:
+                return result
+        except (Cancelled, MemoryError, DiskFull):
             raise
-        except LetheError as error:
-            attempts.append({"number": number, "method": rung.method, "error": error.detail, "verdict": None})
-        finally:
-            shutil.rmtree(candidate, ignore_errors=True)
-    return Climbed(plan, attempts, None)
+        except Exception as error:  # noqa: BLE001 - whatever broke this rung, the next one starts from the base weights
+            detail = error.detail if isinstance(error, LetheError) else type(error).__name__
+            attempts.append({"number": number, "method": rung.method, "error": detail, "verdict": None})
+        shutil.rmtree(candidate, ignore_errors=True)
+    return None
 
 
 def _try(

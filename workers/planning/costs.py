@@ -43,6 +43,9 @@ def _replay(base_dir: Path, recipe: Recipe, forget_ids: Collection[str]) -> Exac
     facts = read_facts(base_dir)
     if facts is None or recipe.sharding.on or recipe.adapters is not None or facts.steps < 1:
         return None
+    # What would be refused for certain, or nearly so, is no option: a tokenizer made from the data hardly ever stays.
+    if facts.device != "cpu" or recipe.training.precision != "fp32" or recipe.data_tokenizer:
+        return None
     first = first_exposure(base_dir, forget_ids)
     first = facts.steps if first is None else first
     begin = max((point.step for point in facts.checkpoints if point.step <= first), default=0)

@@ -79,7 +79,9 @@ def plan_ladder(policy: Policy, case: Situation) -> Plan:
     exact = _exact(case)
     if policy.ladder.methods != ["auto"]:
         named = [_rung(name) for name in policy.ladder.methods]
-        exact = [] if any(rung.kind == "exact" for rung in named) else exact
+        # A named exact method that can be refused still needs one behind it that cannot.
+        names = {rung.method for rung in named}
+        exact = [] if names & set(_NEVER_REFUSED) else [rung for rung in exact if rung.method not in names]
         rungs, why = [*named, *exact], "the policy names the methods"
     else:
         reason = _exact_at_once(policy, case)

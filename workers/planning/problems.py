@@ -11,7 +11,7 @@ from service.catalogue.recipes import Recipe
 from service.errors import BadParameters
 from workers.lineage.canaries import CanarySet, read_canaries
 from workers.lineage.recorder import recorder_for
-from workers.lineage.reserve import read_reserve, reserve_digest
+from workers.lineage.reserve import reserve_digest, reserve_of
 from workers.lineage.store import open_history
 from workers.modeling.problem import Context, Problem
 from workers.modeling.records import Records, held_out_key, joined, split_held_out
@@ -47,7 +47,7 @@ class Line:
 def open_line(base_dir: Path, task: str, data: Records, held_out: Records | None, holdout_digest: str | None) -> Line:
     """Read what the training of the model left beside it. Raises BadModel for files that cannot be read."""
     folder = base_dir / LINEAGE
-    inside = np.isin(np.asarray(data.ids), np.array(sorted(read_reserve(folder)), dtype=str))
+    inside = np.isin(np.asarray(data.ids), np.array(sorted(reserve_of(base_dir)), dtype=str))
     # Records that have left the data since have left the reserve too.
     reserved = frozenset(np.asarray(data.ids)[inside].tolist())
     people = data

@@ -33,8 +33,7 @@ def run(work: Work) -> None:
 
 def situation_of(work: Work) -> "Situation":
     """What the ladder depends on, from rows and from what the training recorded; no tensors."""
-    from service.catalogue.lineage import LINEAGE
-    from workers.lineage.reserve import read_reserve
+    from workers.lineage.reserve import reserve_of
     from workers.planning.costs import exact_options
     from workers.planning.ladder import Situation
 
@@ -45,7 +44,7 @@ def situation_of(work: Work) -> "Situation":
         forget_records=scope["records"],
         forget_subjects=scope["subjects"],
         data_records=scope["dataset_records"] - scope["tombstones"],
-        has_held_out=work.dataset.holdout_path is not None or bool(read_reserve(base / LINEAGE)),
+        has_held_out=work.dataset.holdout_path is not None or bool(reserve_of(base)),
         exact=exact_options(base, materials.recipe_of(work), work.forget_ids()),
         train_seconds=record.get("seconds"),
         seconds_left=_seconds_left(work),

@@ -7,7 +7,6 @@ from pathlib import Path
 from sqlalchemy import select, update
 
 from service.audit import service as audit
-from service.catalogue.lineage import LINEAGE
 from service.database import clock, reading
 from service.datasets import index
 from service.datasets import service as datasets
@@ -20,7 +19,7 @@ from service.jobs.models import Job
 from service.registry import pools
 from service.registry import service as registry
 from service.registry.files import digest_file, write_atomic
-from workers.lineage.reserve import read_reserve
+from workers.lineage.reserve import reserve_of
 from workers.tasks.contamination import affected_by
 from workers.tasks.materials import refuse_changed_data
 from workers.tasks.work import Work
@@ -43,7 +42,7 @@ def run(work: Work) -> None:
     refuse_changed_data(work)
     found = index.find_many(work.dataset, subjects)
     everything = sorted(set().union(*found.values()) - tombstones)
-    reserve = read_reserve(Path(work.base.path) / LINEAGE)
+    reserve = reserve_of(Path(work.base.path))
     trained = [name for name in everything if name not in reserve]
     if trained and len(trained) >= work.dataset.records - inside - len(reserve - tombstones):
         raise JobError("the requests cover every record of the dataset; retire the model instead of unlearning it")
