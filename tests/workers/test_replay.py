@@ -154,6 +154,69 @@ def leave_out_by_hand(logged: Logged, gone: set[str], folder: Path) -> dict[str,
     return dict(model.state_dict())
 
 
+def test_accumulated_batches_weigh_their_share_of_a_step(tmp_path: Path) -> None:
+    """An independent loop again, with SGD: three batches a step, and a last step of fewer."""
+    recipe = factories.resnet_recipe(epochs=1, batch_size=32, learning_rate=1e-2)
+    recipe = with_training(recipe, accumulation=3, optimizer="sgd", weight_decay=0.0)
+    logged = train(tmp_path, recipe, factories.digits(230, 10)[0])
+    expected = stepped_by_hand(logged, tmp_path / "hand")
+    got = load_model(logged.base, "image-classification", torch.device("cpu")).model.state_dict()
+    for name, value in expected.items():
+        assert torch.allclose(value, got[name], rtol=1e-4, atol=1e-6), name
+
+
+def stepped_by_hand(logged: Logged, folder: Path) -> dict[str, torch.Tensor]:
+    """Mean gradients of the batches of a step averaged, then momentum 0.9."""
+    from workers.modeling.devices import seed_everything
+    from workers.modeling.fresh import fresh_model
+
+    folder.mkdir()
+    seed_everything(0, 1)
+    loaded = fresh_model(logged.recipe, logged.data, folder, Provenance(DIGEST), factories.context())
+    model, data = loaded.model, Encoded(loaded.task, logged.data)
+    model.train()
+    momentum = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    steps: dict[int, list[Any]] = {}
+    for one in planned(data, logged.recipe.training, 0):
+        steps.setdefault(one.step, []).append(one)
+    assert len({len(group) for group in steps.values()}) == 2
+    for group in steps.values():
+        sums = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+        for one in group:
+            batch = data.batch(one.rows, torch.device("cpu"))
+            loss = torch.nn.functional.cross_entropy(model(pixel_values=batch["pixel_values"]).logits, batch["labels"])
+            for name, gradient in zip(sums, torch.autograd.grad(loss, list(model.parameters())), strict=True):
+                sums[name] += gradient
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                momentum[name] = 0.9 * momentum[name] + sums[name] / len(group)
+                parameter.sub_(group[0].rate * momentum[name])
+    return dict(model.state_dict())
+
+
+def test_a_lone_row_leaves_batch_normalisation_as_it_was(images: Logged) -> None:
+    """It uses the running statistics, does not change them, and the next batch is normalised by itself again."""
+    from workers.modeling.optimizers import make_optimizer
+    from workers.modeling.training import Loop
+
+    loaded = load_model(images.base, "image-classification", torch.device("cpu"))
+    plan = images.recipe.training
+    loop = Loop(
+        loaded.model,
+        Encoded(loaded.task, images.data),
+        plan,
+        make_optimizer(loaded.model, "sgd", 0.0, 0.0),
+        factories.context(),
+    )
+    one = next(iter(planned(Encoded(loaded.task, images.data), plan, 0)))
+    name = next(key for key in loaded.model.state_dict() if key.endswith("running_mean"))
+    before = loaded.model.state_dict()[name].clone()
+    loop.through([replace(one, rows=one.rows[:1], rate=0.0)], 0, 1)
+    assert torch.equal(loaded.model.state_dict()[name], before)
+    loop.through([replace(one, rows=one.rows[:1], rate=0.0), replace(one, step=1, rate=0.0)], 0, 2)
+    assert not torch.equal(loaded.model.state_dict()[name], before)
+
+
 def test_a_whole_batch_and_all_but_one_of_a_batch_may_be_forgotten(images: Logged, tmp_path: Path) -> None:
     history = ModelHistory(images.base)
     batches = [one.rows for one in history.log.batches() if one.epoch == 0]

@@ -1,5 +1,6 @@
 """What lies in the lineage folder of a model directory, as far as it can be read without torch: planning does."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from service.catalogue.lineage import LINEAGE
 from service.errors import MethodRefused
 
 FACTS, LOG, RECORDS, PARTS = "lineage.json", "order.parquet", "records.parquet", "parts.parquet"
+PARTS_FACTS = "parts.json"
 
 
 class CheckpointFacts(BaseModel):
@@ -82,6 +84,19 @@ def affected_parts(model_dir: Path, ids: Iterable[str]) -> tuple[dict[int, int],
     for part, piece in zip(parts[wanted].tolist(), slices[wanted].tolist(), strict=True):
         first[part] = min(piece, first.get(part, piece))
     return first, int(parts.max(initial=0)) + 1, int(slices.max(initial=0)) + 1
+
+
+def kept_slices(model_dir: Path) -> dict[int, set[int]]:
+    """{part: slices whose state lies on disk}; MethodRefused where parts.json cannot be read."""
+    path = model_dir / LINEAGE / PARTS_FACTS
+    kept: dict[int, set[int]] = {}
+    try:
+        for state in json.loads(path.read_bytes())["states"]:
+            if state["files"]:
+                kept.setdefault(int(state["part"]), set()).add(int(state["slice"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MethodRefused(f"{path.name} is missing or damaged ({type(error).__name__})") from error
+    return kept
 
 
 def _read(path: Path, columns: list[str]) -> pa.Table:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.catalogue.recipes import Recipe
 from service.errors import MethodRefused
-from workers.lineage.facts import affected_parts, first_exposure, read_facts
+from workers.lineage.facts import affected_parts, first_exposure, kept_slices, read_facts
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,12 @@ def _parts(base_dir: Path, recipe: Recipe, forget_ids: Collection[str]) -> Exact
     if found is None:
         return None
     first, parts, slices = found
-    # Stage i of R trains on i slices: the stages from slice s on are this share of R (R + 1) / 2.
+    kept = kept_slices(base_dir)
+    # Stage i of R (from 0) trains on i + 1 slices; it goes on from the last state kept before the slice that lost one.
     whole = slices * (slices + 1) / 2
-    work = sum(1 - piece * (piece + 1) / 2 / whole for piece in first.values())
+    work = 0.0
+    for part, piece in first.items():
+        begin = max((known + 1 for known in kept.get(part, ()) if known < piece), default=0)
+        work += 1 - begin * (begin + 1) / 2 / whole
     name, kind = ("sharded", "shards") if recipe.sharding.on else ("adapter", "adapters")
     return ExactOption(name, work / parts, f"{len(first)} of {parts} {kind} hold a forgotten record")
