@@ -1,8 +1,8 @@
 """Made-up texts: general sentences about people and places that do not exist, and secrets of random digits.
 
-Of the data they know how long its texts usually are and how often each label occurs, both over many people, and no
-word of it. The sentences are English whatever the data is: what counts is that trained and untrained canaries are
-alike, not that they are like the data.
+Canaries are trained on again after a deletion, so they take nothing over from anybody: of the data they know the
+number of labels. The sentences are English whatever the data is: what counts is that trained and untrained canaries
+are alike, not that they are like the data.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.modeling.records import Records, chunks
+from workers.lineage.canary_images import class_count
+from workers.modeling.records import Records
 
-FEWEST_SUBJECTS = 20
-_SAMPLE = 5_000
-_USUAL_WORDS = (12, 30)
-_LEAST_WORDS, _MOST_WORDS = 6, 200
+_WORDS = (12, 30)
 _DIGITS = 10
 
 _SENTENCES = (
@@ -81,45 +79,19 @@ _CODAS = ("", "", "l", "m", "n", "r", "s", "t", "x")
 
 def text_columns(records: Records, hard: NDArray[np.bool_], draw: np.random.Generator) -> dict[str, list[Any]]:
     """The columns that the records have, `text` or `prompt` and `completion`, and `label`, with M = len(hard) rows."""
-    rows = np.sort(draw.permutation(len(records))[:_SAMPLE])
-    sample = _taken(records, rows)
-    lengths = usual_lengths(sample["completion" if "prompt" in sample else "text"], np.asarray(records.subjects)[rows])
-    make: Callable[[np.random.Generator, bool, int], tuple[str, ...]] = _pair if "prompt" in sample else _text
+    paired = "prompt" in records.roles
+    make: Callable[[np.random.Generator, bool, int], tuple[str, ...]] = _pair if paired else _text
     made: dict[tuple[str, ...], None] = {}
     for secret in hard.tolist():
-        wanted = int(draw.integers(lengths[0], lengths[1] + 1))
+        wanted = int(draw.integers(_WORDS[0], _WORDS[1] + 1))
         while (texts := make(draw, secret, wanted)) in made:
             continue
         made[texts] = None
-    names = ("prompt", "completion") if "prompt" in sample else ("text",)
+    names = ("prompt", "completion") if paired else ("text",)
     columns: dict[str, list[Any]] = {name: [texts[at] for texts in made] for at, name in enumerate(names)}
-    if "label" in sample:
-        columns["label"] = _labels(np.array(sample["label"]), hard, draw)
+    if "label" in records.roles:
+        columns["label"] = draw.integers(class_count(records), size=len(hard)).tolist()
     return columns
-
-
-def _taken(records: Records, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {role: [] for role in records.roles}
-    for part in chunks(len(rows), 1024):
-        for role, values in records.take(rows[part.start : part.stop].tolist()).items():
-            found[role] += values
-    return found
-
-
-def usual_lengths(texts: list[str], subjects: NDArray[Any]) -> tuple[int, int]:
-    """Lower and upper quartile of the words of texts, within 6..200; of fewer than 20 people none are taken."""
-    if len(np.unique(subjects)) < FEWEST_SUBJECTS:
-        return _USUAL_WORDS
-    quartiles = np.quantile([len(text.split()) for text in texts], [0.25, 0.75])
-    low, high = np.clip(np.rint(quartiles), _LEAST_WORDS, _MOST_WORDS).astype(int).tolist()
-    return low, high
-
-
-def _labels(known: NDArray[np.int64], hard: NDArray[np.bool_], draw: np.random.Generator) -> list[int]:
-    """Labels as frequent as in the data, for hard canaries all equally likely."""
-    labels, counts = np.unique(known, return_counts=True)
-    usual = draw.choice(labels, size=len(hard), p=counts / counts.sum())
-    return [int(label) for label in np.where(hard, draw.choice(labels, size=len(hard)), usual)]
 
 
 def _text(draw: np.random.Generator, secret: bool, words: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What canaries look like: like the data from afar, nothing of any one record, and what memorises them shows."""
+"""What canaries look like: the format of the data, nothing of anybody in it, and what memorises them shows."""
 
 import io
 from collections import Counter
@@ -11,8 +11,7 @@ from PIL import Image
 from service.errors import BadDataset
 from tests.workers.factories import digits, png
 from workers.lineage.canaries import CanarySet, plant_canaries
-from workers.lineage.canary_images import smooth_noise, survey
-from workers.lineage.canary_texts import usual_lengths
+from workers.lineage.canary_images import smooth_noise
 from workers.modeling.records import MemoryRecords
 
 KEY = b"c" * 32
@@ -59,62 +58,32 @@ def test_the_commonest_size_is_taken() -> None:
     assert {image.size for image in opened(planted(data).records)} == {(8, 8)}
 
 
-def test_natural_canaries_bear_the_label_they_look_like_and_hard_ones_another() -> None:
+def test_nothing_but_the_format_of_the_data_is_in_them() -> None:
+    """Other pixels, other shares of the labels, other people: the same canaries to the byte."""
     draw = np.random.default_rng(0)
-    labels = draw.permutation([2] * 1000 + [5] * 500 + [9] * 500)
-    middle = np.select([labels == 2, labels == 5], [40, 128], 216)
-    canaries = planted(pictures(middle[:, None, None] + draw.integers(-9, 10, (2000, 8, 8)), labels.tolist()))
-    brightness = pixels_of(canaries.records).mean(axis=(1, 2))
-    looks = np.array([2, 5, 9])[np.argmin(np.abs(brightness[:, None] - [40, 128, 216]), axis=1)]
-    given = np.array(canaries.records.columns["label"])
-    hard = canaries.kinds == "hard"
-    assert np.array_equal(looks[~hard], given[~hard])
-    assert not (looks[hard] == given[hard]).any()
-    assert set(given) == {2, 5, 9}
-    share = (given[~hard] == 2).mean()
-    assert abs(share - 0.5) < 4 * 0.5 / np.sqrt((~hard).sum())
+    first = pictures(draw.integers(0, 256, (1500, 8, 8)), [at % 3 for at in range(1500)])
+    people = [f"p{at % 40}" for at in range(1500)]
+    second = pictures(np.full((1500, 8, 8), 7), [2] + [0] * 1499, people)
+    assert planted(first).records.columns == planted(second).records.columns
+    for texts in (lines([9] * 1500, [at % 3 for at in range(1500)]), lines([60] * 1500, [2] + [0] * 1499)):
+        assert planted(texts).records.columns == planted(lines([1] * 1500, [2] * 1500)).records.columns
 
 
-def test_one_class_alone_has_no_other_label_and_equal_images_still_differ() -> None:
+def test_natural_canaries_of_a_label_look_alike_and_hard_ones_bear_another_label() -> None:
+    canaries = planted(pictures(np.zeros((1500, 16, 16), dtype=np.uint8), [at % 4 for at in range(1500)]))
+    pixels = pixels_of(canaries.records).reshape(len(canaries.records), -1)
+    given, hard = np.array(canaries.records.columns["label"]), canaries.kinds == "hard"
+    means = np.stack([pixels[~hard & (given == label)].mean(axis=0) for label in range(4)])
+    nearest = np.argmin(((pixels[:, None] - means[None]) ** 2).sum(axis=2), axis=1)
+    assert (nearest[~hard] == given[~hard]).mean() > 0.95
+    assert (nearest[hard] == given[hard]).mean() < 0.05
+    assert np.bincount(given, minlength=4).min() > 0.15 * len(given)
+
+
+def test_labels_go_up_to_the_largest_and_no_two_images_are_the_same() -> None:
     canaries = planted(pictures(np.full((1500, 8, 8), 90, dtype=np.uint8), [4] * 1500))
-    assert set(canaries.records.columns["label"]) == {4}
+    assert set(canaries.records.columns["label"]) == set(range(5))
     assert len(set(canaries.records.columns["image"])) == len(canaries.records)
-
-
-def test_means_and_spreads_are_those_of_the_class_with_one_image_of_each_person() -> None:
-    draw = np.random.default_rng(1)
-    pixels = draw.integers(0, 256, (400, 5, 6)).astype(np.uint8)
-    people = [f"p{at:03d}" for at in range(400)]
-    look = survey(pictures(pixels, [at % 2 for at in range(400)], people), draw)
-    for label in (0, 1):
-        assert look.mean[label, 0] == pytest.approx(pixels[label::2].mean(axis=0), rel=1e-5)
-        assert look.spread[label, 0] == pytest.approx(pixels[label::2].std(axis=0), rel=1e-4)
-    # A thousand black images of one person weigh as much as one white image of each other.
-    crowd = np.concatenate([np.full((30, 5, 6), 255), np.zeros((1000, 5, 6))]).astype(np.uint8)
-    look = survey(pictures(crowd, [0] * 1030, [f"p{at}" for at in range(30)] + ["one"] * 1000), draw)
-    assert look.mean[0] == pytest.approx(np.full((1, 5, 6), 255 * 30 / 31), rel=1e-5)
-
-
-def test_a_class_of_few_people_looks_like_everybody_and_few_people_look_grey() -> None:
-    draw = np.random.default_rng(2)
-    pixels = np.concatenate([np.full((19, 4, 4), 255), np.full((181, 4, 4), 100)]).astype(np.uint8)
-    look = survey(pictures(pixels, [1] * 19 + [0] * 181), draw)
-    assert look.mean[0] == pytest.approx(np.full((1, 4, 4), 100.0))
-    assert look.mean[1] == pytest.approx(np.full((1, 4, 4), (19 * 255 + 181 * 100) / 200), rel=1e-5)
-    # Not even everybody together: 19 people with as many images as they like.
-    data = pictures(np.full((1500, 4, 4), 255, dtype=np.uint8), [0] * 1500, [f"p{at % 19}" for at in range(1500)])
-    assert np.all(survey(data, draw).mean == 128)
-    assert abs(pixels_of(planted(data).records).mean() - 128) < 10
-
-
-def test_one_person_moves_no_pixel_of_a_mean_by_more_than_a_twentieth() -> None:
-    draw = np.random.default_rng(3)
-    pixels = draw.integers(0, 256, (60, 6, 6)).astype(np.uint8)
-    labels, people = [at % 3 for at in range(60)], [f"p{at:02d}" for at in range(60)]
-    before = survey(pictures(pixels, labels, people), np.random.default_rng(0)).mean
-    pixels[7] = 255 - pixels[7]
-    after = survey(pictures(pixels, labels, people), np.random.default_rng(0)).mean
-    assert 0 < np.abs(after - before).max() <= 255 / 20
 
 
 def test_noise_is_standard_normal_and_smooth() -> None:
@@ -130,12 +99,9 @@ def test_noise_is_standard_normal_and_smooth() -> None:
     assert np.mean(field[:, 0] * field[:, 1]) == pytest.approx(0.8, abs=0.02)
 
 
-def test_an_image_that_cannot_be_decoded_is_bad_data() -> None:
+def test_images_that_cannot_be_decoded_are_bad_data() -> None:
     data = pictures(np.zeros((1500, 4, 4), dtype=np.uint8), [0] * 1500)
-    data.columns["image"][700] = data.columns["image"][700][:30]
-    with pytest.raises(BadDataset, match="cannot be decoded"):
-        planted(data)
-    data.columns["image"][700] = b"none"
+    data.columns["image"] = [b"none"] * 1500
     with pytest.raises(BadDataset, match="cannot be decoded"):
         planted(data)
 
@@ -155,33 +121,16 @@ def test_no_word_of_the_data_is_in_a_canary() -> None:
     assert not set(said.split()) & {word for text in data.columns["text"] for word in text.split()}
 
 
-def test_natural_texts_are_as_long_as_half_of_the_data_and_hard_ones_hold_a_secret_of_ten_digits() -> None:
-    draw = np.random.default_rng(0)
-    canaries = planted(lines(draw.integers(40, 61, 1500).tolist()))
+def test_natural_texts_are_some_sentences_and_hard_ones_hold_a_secret_of_ten_digits() -> None:
+    canaries = planted(lines([10] * 1500))
     texts, hard = np.array(canaries.records.columns["text"]), canaries.kinds == "hard"
     counts = np.array([len(text.split()) for text in texts])
-    assert counts[~hard].min() >= 45
-    assert counts[~hard].max() <= 55 + 20  # sentences are not cut
+    assert counts[~hard].min() >= 12
+    assert counts[~hard].max() <= 30 + 20  # sentences are not cut
     digits_in = [
         max((len(word.strip(".,:")) for word in text.split() if word[0].isdigit()), default=0) for text in texts
     ]
     assert {count for count, secret in zip(digits_in, hard, strict=True) if secret} == {10}
-
-
-def test_lengths_of_few_people_are_not_taken_and_odd_ones_are_bounded() -> None:
-    many = np.array([f"p{at}" for at in range(40)])
-    assert usual_lengths(["a b c d e f g h"] * 40, many) == (8, 8)
-    assert usual_lengths([""] * 20 + ["word " * 9999] * 20, many) == (6, 200)
-    assert usual_lengths(["a b c d e f g h"] * 40, many[np.arange(40) % 19]) == (12, 30)
-
-
-def test_labels_of_texts_are_those_of_the_data_as_often_or_equally_often() -> None:
-    labels = [3] * 6000 + [8] * 1500
-    canaries = planted(lines([10] * 7500, labels))
-    given, hard = np.array(canaries.records.columns["label"]), canaries.kinds == "hard"
-    assert set(given) == {3, 8}
-    for part, share in ((~hard, 0.8), (hard, 0.5)):
-        assert abs((given[part] == 3).mean() - share) < 4 * 0.5 / np.sqrt(part.sum())
 
 
 def test_prompts_ask_for_what_completions_answer() -> None:
