@@ -2,7 +2,7 @@
 .PHONY: help setup demo test test-fast up lint format bench migrate lock check-api clean env servers
 
 PY := .venv/bin/python
-# Processes that run the tests: each has servers of its own.
+# Processes that run the tests, file by file: each has servers of its own.
 TESTERS ?= 2
 
 # One thread each: the same weights on every run, and no fight for cores between processes.
@@ -28,7 +28,7 @@ up: env ## serve the API and console on http://127.0.0.1:8000, with worker and s
 
 test: env ## run the whole test suite
 	@sh scripts/servers.sh --require
-	$(PY) -m pytest -n $(TESTERS) --dist loadgroup --no-loadscope-reorder
+	$(PY) -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: env ## run the tests that need no browser, no started service and little time
 	$(PY) -m pytest -m "not slow and not e2e and not browser and not gpu"

@@ -20,16 +20,6 @@ ROOT = Path(__file__).parent.parent
 _numbers = count(1)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Group the tests for a run in several processes.
-
-    A file stays together, so that what its tests share is made once. All end-to-end tests are one group: two running
-    stacks at a time would only wait for each other.
-    """
-    file = item.path.relative_to(ROOT)
-    item.add_marker(pytest.mark.xdist_group("e2e" if "e2e" in file.parts else str(file)))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests for a GPU are the only ones that may be skipped: nothing installs a GPU."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
