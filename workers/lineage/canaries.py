@@ -6,7 +6,7 @@ coin, so that the two differ in nothing but the training. Each deletion then tak
 attack that tells these from the OUT ones shows what is left of everything deleted in that run (research: one-run
 auditing, Steinke, Nasr, Jagielski, arXiv 2305.08846; randomised controls, Zhang et al., arXiv 2409.19798).
 
-Half of them are natural look-alikes, half are hard (workers/lineage/canary_images.py, canary_texts.py). A commitment to
+Half of them are regular, half are hard to learn (workers/lineage/canary_images.py, canary_texts.py). A commitment to
 all contents and coins is made before the training: nobody can choose afterwards which canaries were IN.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from service.catalogue.lineage import CANARY_PREFIX
 from service.errors import BadDataset, BadModel, BadParameters, Unavailable
 from workers.lineage.canary_images import image_columns
 from workers.lineage.canary_texts import text_columns
@@ -31,7 +32,6 @@ from workers.modeling.directories import canonical_json, sha256_json
 from workers.modeling.records import MemoryRecords, Records
 
 CANARIES = "canaries.parquet"
-PREFIX = "lethe-canary-"
 FEWEST = 73
 """IN canaries that one deletion needs for a margin of 0.10 on the AUC at 80 % power."""
 LARGEST_SHARE = 0.05
@@ -84,8 +84,8 @@ def plant_canaries(records: Records, share: float, key: bytes, seed: int = 0) ->
     """Make the canaries of a training on these records; None where the data is too small for them.
 
     The same records, share, seed and key give the same canaries, and nobody without the 32 bytes of the key can tell
-    which of them were trained on. Nothing of a single record goes into them. Raises BadDataset for images that cannot
-    be decoded and where record ids look like those of canaries.
+    which of them were trained on. Nothing but the data's format goes into them. Raises BadDataset for images
+    that cannot be decoded and where record ids look like those of canaries.
     """
     count = canary_count(len(records), share)
     if not count:
@@ -95,7 +95,7 @@ def plant_canaries(records: Records, share: float, key: bytes, seed: int = 0) ->
     kinds = np.where(np.arange(total) % 2 == 0, NATURAL, HARD)
     draw = np.random.default_rng(int.from_bytes(_derived(root, "contents"), "big"))
     make = image_columns if "image" in records.roles else text_columns
-    names = [f"{PREFIX}{number:06d}" for number in range(1, total + 1)]
+    names = [f"{CANARY_PREFIX}{number:06d}" for number in range(1, total + 1)]
     made = MemoryRecords(records.task, names, names, make(records, kinds == HARD, draw))
     order = sorted(range(total), key=lambda at: _derived(root, f"coin {at}"))
     coins = np.zeros(total, dtype=bool)
@@ -109,8 +109,8 @@ def _root(records: Records, total: int, key: bytes, seed: int) -> bytes:
     if len(key) != _KEY_BYTES:
         raise BadParameters(f"the key of canaries has {_KEY_BYTES} bytes, this one {len(key)}")
     ids = np.asarray(records.ids).tolist()
-    if any(name.startswith(PREFIX) for name in ids):
-        raise BadDataset(f"record ids beginning with {PREFIX} are those of canaries: rename these records")
+    if any(name.startswith(CANARY_PREFIX) for name in ids):
+        raise BadDataset(f"record ids beginning with {CANARY_PREFIX} are those of canaries: rename these records")
     data = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
     purpose = canonical_json([_SCHEMA, records.task, sorted(records.roles), total, seed, data])
     return hashlib.blake2b(purpose, key=key, digest_size=_KEY_BYTES).digest()

@@ -25,7 +25,7 @@ def test_round_trip() -> None:
 def test_written_reports_fit_the_published_schema() -> None:
     validator = jsonschema_rs.validator_for(schema.json_schema())
     for report in (made(), made("digits", "support-bot")):
-        validator.validate(json.loads(schema.report_bytes(report)))
+        assert list(validator.iter_errors(json.loads(schema.report_bytes(report)))) == []
 
 
 def test_the_parts_named_in_the_contract_are_at_the_top_for_one_model() -> None:
