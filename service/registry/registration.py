@@ -69,7 +69,7 @@ def register_model(
     facts = check_model(path, task)
     chosen_policy = load_policy(policy) if policy is not None else None
     chosen_recipe = read_recipe(recipe, task) if recipe is not None else None
-    prepared = datasets.prepare(task, data, holdout, columns or {}, identifiers or {})
+    prepared = datasets.prepare(task, data, holdout, columns or {}, identifiers or {}, _labels_of_line(name, facts))
     try:
         check_labels(path, facts, prepared.facts.num_labels)
         forgotten = _check_provenance(name, path, prepared)
@@ -93,6 +93,16 @@ def register_model(
     except BaseException:
         _discard(prepared.index_path.parent)
         raise
+
+
+def _labels_of_line(name: str, facts: ModelFacts) -> int | None:
+    """How many labels the data of a registered line may hold, by config.json; None for a new line: its data says it.
+
+    A deletion can take the last records of the top label out of the training data. The model keeps that label, and so
+    may its held-out set.
+    """
+    with reading() as session:
+        return facts.num_labels if repository.find_model(session, name) is not None else None
 
 
 def _check_provenance(name: str, path: Path, prepared: datasets.PreparedDataset) -> int:

@@ -299,6 +299,25 @@ def test_a_held_out_set_without_them_stays(database_url: str, tmp_path: Path) ->
     assert pq.read_table(tmp_path / "out.parquet").column("label").to_pylist().count(2) == 0
 
 
+def test_the_line_keeps_a_label_that_only_its_held_out_set_still_has(database_url: str, tmp_path: Path) -> None:
+    """Registered again, with the compacted data: the model's config.json says which labels there are."""
+    rows = image_rows(subjects=2) | {"record_id": [f"h{n}" for n in range(8)], "label": [2] * 8}
+    holdout = _with_holdout(tmp_path, rows)
+    forget([f"r{number:04}" for number in range(24) if number % 3 == 2])
+    data = Path(compact("digits", tmp_path / "out.parquet").after.path)
+    with pytest.raises(BadDataset, match="holds label 2, but the model has 2 labels"):
+        register_images(tmp_path, "another", data=data, holdout=holdout)  # nothing has taught it a third one
+    with pytest.raises(BadDataset, match="holds label 2, but the model has 2 labels"):
+        register_images(tmp_path, path=image_model(tmp_path / "small", labels=2), data=data, holdout=holdout)
+    beyond = write_parquet(tmp_path / "beyond.parquet", rows | {"label": [3] * 8})
+    with pytest.raises(BadDataset, match="holds label 3, but the model has 3 labels"):
+        register_images(tmp_path, data=data, holdout=beyond)
+    version = register_images(tmp_path, path=image_model(tmp_path / "new", fill=1), data=data, holdout=holdout)
+    assert version.number == 2
+    assert dataset_row().details["num_labels"] == 3
+    assert register_images(tmp_path, path=tmp_path / "new", data=data, holdout=holdout).number == 2
+
+
 def test_a_reference_pool_follows_its_data(forgotten: Path) -> None:
     """It goes on to be the pool of what it was planned with; only the place of its records is another one."""
     pool_id = prepare("digits", Wanted(count=8))
