@@ -76,6 +76,7 @@ def list_(as_json: AsJson = False) -> None:
     from service.registry import service
     from service.registry.models import Version
     from service.registry.schemas import model_view
+    from service.registry.standing import references_view
 
     require_schema()
     with reading() as session:
@@ -84,6 +85,7 @@ def list_(as_json: AsJson = False) -> None:
                 model,
                 session.get_one(Dataset, model.dataset_id),
                 session.get(Version, model.serving_version_id) if model.serving_version_id else None,
+                references_view(session, model.id),
             )
             for model in service.list_models(session)
         ]

@@ -17,6 +17,7 @@ from service.registry import service
 from service.registry.directories import RECORD_IDS
 from service.registry.models import Model, Version
 from service.registry.schemas import model_view, version_view
+from service.registry.standing import references_view
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -34,14 +35,15 @@ def list_models() -> dict[str, Any]:
 
 @router.get("/{name}", dependencies=[AnyKey], responses=problems(NotFound))
 def read_model(name: str) -> dict[str, Any]:
-    """One model: what it serves, its data, its policy."""
+    """One model: what it serves, its data, its references, its policy."""
     with reading() as session:
         return _model(session, service.get_model(session, name))
 
 
 def _model(session: Session, model: Model) -> dict[str, Any]:
     serving = session.get(Version, model.serving_version_id) if model.serving_version_id else None
-    return model_view(model, session.get_one(Dataset, model.dataset_id), serving)
+    dataset = session.get_one(Dataset, model.dataset_id)
+    return model_view(model, dataset, serving, references_view(session, model.id))
 
 
 @router.get("/{name}/versions", dependencies=[AnyKey], responses=problems(NotFound))

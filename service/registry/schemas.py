@@ -7,8 +7,8 @@ from service.datasets.models import Dataset
 from service.registry.models import Model, Version
 
 
-def model_view(model: Model, dataset: Dataset, serving: Version | None) -> dict[str, Any]:
-    """The model object of the API."""
+def model_view(model: Model, dataset: Dataset, serving: Version | None, references: dict[str, Any]) -> dict[str, Any]:
+    """The model object of the API; `references` as of `standing.references_view`."""
     return {
         "name": model.name,
         "task": model.task,
@@ -21,6 +21,7 @@ def model_view(model: Model, dataset: Dataset, serving: Version | None) -> dict[
             "holdout_records": dataset.holdout_records,
             "identifier_types": sorted({"subject_id", *dataset.identifiers}),
         },
+        "references": references,
         "policy": model.policy,
         "policy_digest": model.policy_digest,
         "created_at": timestamp(model.created_at),
