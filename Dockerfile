@@ -51,4 +51,4 @@ COPY --from=worker-build /srv /srv
 USER lethe
 HEALTHCHECK --interval=60s --timeout=30s --start-period=60s \
     CMD ["sh", "-c", "celery -A workers.app:celery inspect ping --destination \"celery@$(hostname)\""]
-CMD ["celery", "-A", "workers.app:celery", "worker", "--concurrency", "1", "--queues", "cpu,gpu"]
+CMD ["celery", "-A", "workers.app:celery", "worker", "--concurrency", "1", "--queues", "cpu,gpu,notify"]

@@ -19,6 +19,8 @@ TASK_TRAIN_REFERENCE = "references.train"
 TASK_REFERENCE_TABLES = "references.tables"
 QUEUE_CPU = "cpu"
 QUEUE_GPU = "gpu"
+QUEUE_NOTIFY = "notify"
+"""Callbacks: they wait for strangers' servers, so no worker that runs stages takes them."""
 
 BROKER_URL_FILE = "run/broker.url"
 

@@ -17,19 +17,32 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+PATIENCE_SECONDS = 300.0
+
+
+def _open() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
 
 @dataclass
 class Receiver:
-    """A server on the loopback; answers its statuses one after the other, the last of them from then on."""
+    """A server on the loopback; answers its statuses one after the other, the last of them from then on.
+
+    While `answers` is cleared it keeps everybody waiting.
+    """
 
     port: int = 0
     statuses: list[int] = field(default_factory=lambda: [204])
     requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
+    answers: threading.Event = field(default_factory=_open)
 
     def answer(self, headers: dict[str, str], body: bytes) -> int:
         """Remember a request; answers the status for it."""
         self.requests.append((headers, body))
+        self.answers.wait(PATIENCE_SECONDS)
         return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
 
 

@@ -2,9 +2,11 @@
 
     celery -A workers.app:celery worker -Q cpu
     celery -A workers.app:celery worker -Q gpu
+    celery -A workers.app:celery worker -Q notify --pool threads --concurrency 8
 
 Torch is never imported here: a parent that has run one operation leaves a forked child hanging (OpenMP) or without
-CUDA. Heavy stages run in a fresh process (workers/runner.py).
+CUDA. Heavy stages run in a fresh process (workers/runner.py). Callbacks only wait for other servers: threads of one
+process do, which needs no child and less memory.
 """
 
 from typing import Any

@@ -21,11 +21,13 @@ from pathlib import Path
 from types import TracebackType
 
 from service.errors import Unavailable
-from service.queue import BROKER_URL_FILE
+from service.queue import BROKER_URL_FILE, QUEUE_CPU, QUEUE_GPU, QUEUE_NOTIFY
 from service.registry.files import write_atomic
 from service.settings import get_settings
 
 _START_SECONDS = 30.0
+_CALLBACKS = 8
+"""How many callbacks are on their way at once."""
 
 
 def _die_with_parent() -> None:
@@ -199,20 +201,16 @@ class Stack:
         api = ["--factory", "service.main:create_app", "--host", self._host, "--port", str(self._port)]
         self._python("api", "uvicorn", *api, "--no-access-log", "--log-level", "warning")
         self._python("scheduler", "service.cli.main", "scheduler")
-        celery = [
-            "celery",
-            "-A",
-            "workers.app:celery",
-            "worker",
-            "--concurrency",
-            "1",
-            "--loglevel",
-            "WARNING",
-        ]
-        flags = ["--without-gossip", "--without-mingle"]
-        self._python("worker-cpu", *celery, "-Q", "cpu", "-n", "cpu@%h", *flags)
+        self._worker("worker-cpu", QUEUE_CPU, "cpu", "--concurrency", "1")
+        callbacks = ["--pool", "threads", "--concurrency", str(_CALLBACKS)]
+        self._worker("worker-notify", QUEUE_NOTIFY, "notify", *callbacks)
         for number in range(1, self.workers + 1):
-            self._python(f"worker-gpu-{number}", *celery, "-Q", "gpu", "-n", f"gpu{number}@%h", *flags)
+            self._worker(f"worker-gpu-{number}", QUEUE_GPU, f"gpu{number}", "--concurrency", "1")
+
+    def _worker(self, name: str, queue: str, node: str, *options: str) -> None:
+        celery = ["celery", "-A", "workers.app:celery", "worker", "--loglevel", "WARNING"]
+        quiet = ["--without-gossip", "--without-mingle"]
+        self._python(name, *celery, "--queues", queue, "--hostname", f"{node}@%h", *options, *quiet)
 
     def _wait_for_api(self) -> None:
         import httpx

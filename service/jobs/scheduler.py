@@ -44,7 +44,7 @@ def tick() -> None:
             if message.topic == outbox.REQUEST_ACCEPTED:
                 outbox.remove(session, message.id)  # it woke this round; the request's own row says the rest
     for message_id, tried in webhooks:
-        queue.send(queue.TASK_DELIVER, message_id, tried)
+        queue.send(queue.TASK_DELIVER, message_id, tried, queue=queue.QUEUE_NOTIFY)
 
 
 def sweep() -> None:

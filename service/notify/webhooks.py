@@ -5,6 +5,7 @@ refused when one points into a private network, and are what is connected to, so
 answers differently the second time can make the service knock on its own doors (SSRF, DNS rebinding).
 """
 
+import asyncio
 import base64
 import ipaddress
 import json
@@ -68,29 +69,33 @@ def post(url: str, message_id: str, body: bytes, now: datetime) -> None:
         "webhook-signature": signature,
     }
     try:
-        status = _send(target, addresses, headers, body)
-    except httpx.HTTPError as error:
+        status = asyncio.run(_send(target, addresses, headers, body))
+    except (httpx.HTTPError, TimeoutError) as error:
         raise Unavailable(f"the callback could not be delivered: {type(error).__name__}") from error
     if not 200 <= status < 300:
         raise Unavailable(f"the callback answered {status}")
 
 
-def _send(target: "httpx.URL", addresses: list[str], headers: dict[str, str], body: bytes) -> int:
-    """Connect to the first address that answers; answers the status. Raises httpx.HTTPError.
+async def _send(target: "httpx.URL", addresses: list[str], headers: dict[str, str], body: bytes) -> int:
+    """Connect to the first address that answers; answers the status. Raises httpx.HTTPError, TimeoutError.
 
-    Name and certificate stay those of the host. A transport of its own, since a proxy from the environment would
-    resolve the name again.
+    All of it together takes `timeout_seconds` at most: a receiver that sends a byte now and then would pass any limit
+    on single reads, and hold a worker for good. Name and certificate stay those of the host. A transport of its own,
+    since a proxy from the environment would resolve the name again.
     """
     import httpx
 
     named = headers | {"host": target.netloc.decode("ascii")}
     extensions = {"sni_hostname": target.raw_host.decode("ascii")}
-    with httpx.Client(transport=httpx.HTTPTransport(), timeout=get_settings().webhooks.timeout_seconds) as client:
+    seconds = get_settings().webhooks.timeout_seconds
+    limits = httpx.Timeout(None, connect=seconds / len(addresses))
+    transport = httpx.AsyncHTTPTransport()
+    async with asyncio.timeout(seconds), httpx.AsyncClient(transport=transport, timeout=limits) as client:
         for number, address in enumerate(addresses, 1):
             place = target.copy_with(host=address)
             try:
                 # Streamed: the answer is its status, and a receiver could send a body without end.
-                with client.stream("POST", place, content=body, headers=named, extensions=extensions) as answer:
+                async with client.stream("POST", place, content=body, headers=named, extensions=extensions) as answer:
                     return answer.status_code
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 if number == len(addresses):

@@ -48,7 +48,7 @@ def test_the_images_get_the_versions_that_are_tested() -> None:
 def test_compose_serves_every_queue_and_defaults_no_secret() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     services = yaml.safe_load(text)["services"]
-    served = {services[name]["command"][5] for name in ("worker-cpu", "worker-gpu")}
-    assert served == {queue.QUEUE_CPU, queue.QUEUE_GPU}
+    served = {services[name]["command"][5] for name in ("worker-cpu", "worker-gpu", "worker-notify")}
+    assert served == {queue.QUEUE_CPU, queue.QUEUE_GPU, queue.QUEUE_NOTIFY}
     secrets = re.findall(r"\$\{(\w*(?:PASSWORD|KEY)\w*)(:?.?)", text)
     assert {mark for _, mark in secrets} == {":?"}

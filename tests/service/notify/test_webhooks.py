@@ -2,8 +2,11 @@
 
 import json
 import socket
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from standardwebhooks.webhooks import Webhook
@@ -111,6 +114,30 @@ def test_anything_but_success_is_told(private: None, status: int) -> None:
     with receiving(status) as receiver, pytest.raises(Unavailable, match=f"answered {status}"):
         _post(f"http://127.0.0.1:{receiver.port}/")
     assert len(receiver.requests) == 1
+
+
+def test_an_answer_in_drops_does_not_hold_the_sender(private: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETHE_WEBHOOKS__TIMEOUT_SECONDS", "1")
+    get_settings.cache_clear()
+    dropped = []
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):  # the sender has hung up
+            for letter in b"HTTP/1.1 200 OK\r\nx: " + b"x" * 80:
+                connection.send(bytes([letter]))
+                dropped.append(letter)
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=drip, args=(listener,))
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="could not be delivered: TimeoutError"):
+            _post(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        assert time.monotonic() - began < 5
+        thread.join()
+    assert 0 < len(dropped) < 80
 
 
 @pytest.mark.parametrize("url", ["ftp://example.org/", "https://", "https://[::1", "mailto:jane@example.org", "/x"])
