@@ -5,9 +5,7 @@ The key pair is made once, under HOME/keys, readable by its owner alone. What is
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from service.errors import Invalid, Unavailable
+from service.keyfiles import write_once
 
 SIGNATURE_SCHEMA = "lethe/signature/1"
 
@@ -28,7 +27,7 @@ def load_or_create_key(home: Path) -> Ed25519PrivateKey:
         secret = Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        _write_new(path, secret, 0o600)
+        write_once(path, secret)
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -37,22 +36,8 @@ def load_or_create_key(home: Path) -> Ed25519PrivateKey:
         raise Unavailable(f"{path} is not an Ed25519 key; restore it from a backup")
     public = path.with_name("signing.pub.pem")
     if not public.exists():
-        _write_new(public, public_pem(key.public_key()), 0o644)
+        write_once(public, public_pem(key.public_key()), 0o644)
     return key
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that is not there yet: of several processes the first wins, and nobody sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    with suppress(FileExistsError):
-        os.link(temporary, path)  # unlike a rename, it fails where another process was first
-    temporary.unlink()
 
 
 def public_pem(key: Ed25519PublicKey) -> bytes:

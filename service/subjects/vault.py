@@ -7,7 +7,6 @@ master key comes from LETHE_MASTER_KEY, else from `home/keys/master.key`, made o
 
 import json
 import os
-import secrets
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from service.errors import Gone, Unavailable
+from service.errors import Gone
+from service.keyfiles import KEY_BYTES, parse_key, stored_key
 from service.settings import get_settings
 
 _NONCE_BYTES = 12
-_KEY_BYTES = 32
 
 
 def seal(payload: dict[str, Any], bound_to: str = "") -> tuple[bytes, bytes]:
     """(ciphertext, wrapped key) of a JSON object; `bound_to`, such as a row id, must be given again to open it."""
-    key = os.urandom(_KEY_BYTES)
+    key = os.urandom(KEY_BYTES)
     text = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
     return _encrypt(key, text, bound_to), _encrypt(derive_key("wrapping"), key, bound_to)
 
@@ -50,45 +49,8 @@ def derive_key(purpose: str) -> bytes:
 @lru_cache(maxsize=64)
 def _derive(home: Path, configured: str, purpose: str) -> bytes:
     path = home / "keys" / "master.key"
-    master = _parse(configured, "LETHE_MASTER_KEY") if configured else _stored_key(path)
-    return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=f"lethe/{purpose}".encode()).derive(master)
-
-
-def _stored_key(path: Path) -> bytes:
-    if not path.exists():
-        _make_key(path)
-    return _parse(path.read_text("ascii").strip(), str(path))
-
-
-def _make_key(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as stream:
-        stream.write(secrets.token_hex(_KEY_BYTES) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    try:
-        os.link(draft, path)  # unlike a rename it never replaces a key that another process made meanwhile
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _parse(text: str, source: str) -> bytes:
-    try:
-        master = bytes.fromhex(text)
-    except ValueError:
-        master = b""
-    if len(master) != _KEY_BYTES:
-        raise Unavailable(f"{source} must hold 64 hex digits")
-    return master
+    master = parse_key(configured, "LETHE_MASTER_KEY") if configured else stored_key(path)
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=f"lethe/{purpose}".encode()).derive(master)
 
 
 def _encrypt(key: bytes, text: bytes, bound_to: str) -> bytes:

@@ -11,8 +11,6 @@ all contents and coins is made before the training: nobody can choose afterwards
 """
 
 import hashlib
-import os
-import secrets
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +21,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from service.catalogue.lineage import CANARY_PREFIX
-from service.errors import BadDataset, BadModel, BadParameters, Unavailable
+from service.errors import BadDataset, BadModel, BadParameters
+from service.keyfiles import KEY_BYTES, stored_key
 from workers.lineage.canary_images import image_columns
 from workers.lineage.canary_texts import text_columns
 from workers.lineage.duplicates import content_digests
@@ -38,7 +37,6 @@ LARGEST_SHARE = 0.05
 OUT_PER_IN = 5
 NATURAL, HARD = "natural", "hard"
 _KEY_FILE = "canary.key"
-_KEY_BYTES = 32
 _SCHEMA = "lethe/canaries/1"
 _FACTS = ("record_id", "subject_id", "kind", "inside", "spent")
 
@@ -106,18 +104,18 @@ def plant_canaries(records: Records, share: float, key: bytes, seed: int = 0) ->
 
 def _root(records: Records, total: int, key: bytes, seed: int) -> bytes:
     """The secret that everything about one set of canaries is derived from."""
-    if len(key) != _KEY_BYTES:
-        raise BadParameters(f"the key of canaries has {_KEY_BYTES} bytes, this one {len(key)}")
+    if len(key) != KEY_BYTES:
+        raise BadParameters(f"the key of canaries has {KEY_BYTES} bytes, this one {len(key)}")
     ids = np.asarray(records.ids).tolist()
     if any(name.startswith(CANARY_PREFIX) for name in ids):
         raise BadDataset(f"record ids beginning with {CANARY_PREFIX} are those of canaries: rename these records")
     data = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
     purpose = canonical_json([_SCHEMA, records.task, sorted(records.roles), total, seed, data])
-    return hashlib.blake2b(purpose, key=key, digest_size=_KEY_BYTES).digest()
+    return hashlib.blake2b(purpose, key=key, digest_size=KEY_BYTES).digest()
 
 
 def _derived(root: bytes, purpose: str) -> bytes:
-    return hashlib.blake2b(purpose.encode(), key=root, digest_size=_KEY_BYTES).digest()
+    return hashlib.blake2b(purpose.encode(), key=root, digest_size=KEY_BYTES).digest()
 
 
 def _commitment(records: MemoryRecords, coins: NDArray[np.bool_], nonce: bytes) -> str:
@@ -181,29 +179,4 @@ def canary_key(home: Path) -> bytes:
 
     Of several processes the first wins. Raises Unavailable where the file holds something else.
     """
-    path = home / _KEY_FILE
-    if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        _make_key(path)
-    try:
-        key = bytes.fromhex(path.read_text("ascii").strip())
-    except ValueError:
-        key = b""
-    if len(key) != _KEY_BYTES:
-        raise Unavailable(f"{path} must hold {2 * _KEY_BYTES} hex digits; restore it from a backup")
-    return key
-
-
-def _make_key(path: Path) -> None:
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as stream:
-        stream.write(secrets.token_hex(_KEY_BYTES) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    try:
-        os.link(draft, path)  # unlike a rename it never replaces a key that another process made meanwhile
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+    return stored_key(home / _KEY_FILE)

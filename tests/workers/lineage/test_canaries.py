@@ -226,7 +226,7 @@ def test_processes_that_ask_for_the_key_at_once_get_the_same(tmp_path: Path) -> 
 
 def test_none_of_this_needs_torch() -> None:
     modules = "import workers.lineage.canaries, workers.lineage.reserve, workers.lineage.duplicates"
-    seen = "print(sorted({'torch', 'transformers', 'scipy', 'datasketch'} & set(sys.modules)))"
+    seen = "print(sorted({'torch', 'transformers', 'scipy', 'sklearn'} & set(sys.modules)))"
     code = f"import sys\n{modules}\n{seen}"
     made = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert made.stdout.strip() == "[]"
