@@ -5,6 +5,7 @@ process on one thread: wall time is what a user waits for, CPU time counts the t
 Replay forgets the records that were met last in the first epoch, the case it is for, and ten drawn at random.
 """
 
+import io
 import shutil
 import tempfile
 import time
@@ -12,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from benchmarks.record import Result, Spread, Target
 from service.catalogue.lineage import LINEAGE
@@ -28,7 +29,7 @@ from workers.modeling.directories import sha256_file
 from workers.modeling.fresh import Provenance
 from workers.modeling.problem import Context
 from workers.modeling.recipe import load_recipe
-from workers.modeling.records import Records
+from workers.modeling.records import MemoryRecords, Records
 from workers.modeling.train import train_by_recipe
 from workers.planning.attempt import run_attempt
 from workers.planning.problems import build_problem, open_line
@@ -82,34 +83,24 @@ def _cases(folder: Path, quick: bool) -> list[Case]:
         cases.append(Case(name, load_recipe(files.recipe), open_records(files.train, task)))
     many = cases[0]
     once = many.recipe.training.model_copy(update={"epochs": 1})
-    rows = list(range(len(many.data))) * (1 if quick else 20)
-    data = _Repeated(many.data, rows)
+    data = _varied(many.data, 1 if quick else 20)
     return [*cases, Case("one epoch", many.recipe.model_copy(update={"training": once}), data)]
 
 
-class _Repeated:
-    """The records over and over under new ids: many images without a download."""
-
-    def __init__(self, records: Records, rows: list[int]) -> None:
-        self._records, self._rows = records, rows
-        self.task, self.roles = records.task, records.roles
-        self.ids = np.array([f"r{at:06d}" for at in range(len(rows))])
-        self.subjects = np.asarray(records.subjects)[rows]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def take(self, indices: Any) -> dict[str, list[Any]]:
-        return self._records.take([self._rows[at] for at in indices])
-
-    def subset(self, indices: Any) -> Records:
-        made = _Repeated(self._records, [self._rows[at] for at in indices])
-        made.ids, made.subjects = self.ids[list(indices)], self.subjects[list(indices)]
-        return made
-
-    def rows_of(self, ids: Any) -> Any:
-        where = {str(name): at for at, name in enumerate(self.ids)}
-        return np.array([where[str(name)] for name in ids], dtype=np.int64)
+def _varied(records: Records, times: int) -> Records:
+    """The images over and over under new ids, each with noise of its own: many images without a download."""
+    noise, columns = np.random.default_rng(0), records.take(range(len(records)))
+    images = []
+    for _ in range(times):
+        for packed in columns["image"]:
+            pixels = np.asarray(Image.open(io.BytesIO(packed)).convert("L"), dtype=np.int16)
+            held = io.BytesIO()
+            changed = np.clip(pixels + noise.integers(-4, 5, pixels.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(changed).save(held, "PNG")
+            images.append(held.getvalue())
+    subjects = np.tile(np.asarray(records.subjects), times)
+    ids = [f"r{at:06d}" for at in range(len(images))]
+    return MemoryRecords(records.task, ids, subjects, {"image": images, "label": list(columns["label"]) * times})
 
 
 def _measure(result: Result, case: Case, folder: Path, rounds: int) -> None:

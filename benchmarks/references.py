@@ -29,7 +29,8 @@ from benchmarks.reference_figures import (
 )
 from benchmarks.reference_world import DIGEST, HELD_OUT_DIGEST, RECIPE, Job, World, make_world, train_all
 from service.verification.statistics import Array
-from workers.lineage.store import EVENTS, ModelHistory
+from workers.lineage.events import EVENTS
+from workers.lineage.store import ModelHistory
 from workers.references.layout import HELD_OUT, TRAIN, Pool
 from workers.references.members import Materials
 from workers.references.pool import plan_pool

@@ -10,7 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from service.errors import BadRecipe
 
@@ -94,12 +103,22 @@ class LineageSection(_Section):
     `checkpoints`: fractions of the first epoch after which the state is kept ("auto" chooses them), beside one after
     each epoch, as far as `storage` (bytes) reaches. `canaries`: share of service-owned records planted among the
     data. `reserve`: share of the subjects never trained on ("auto": 3 % where no held-out set is given).
+    `duplicates`: whether records that say nearly the same are looked for.
     """
 
     checkpoints: Annotated[Literal["auto", "off"] | tuple[_Fraction, ...], BeforeValidator(_switched)] = "auto"
     canaries: Annotated[Literal["off"] | Annotated[float, Field(gt=0, le=0.05)], BeforeValidator(_switched)] = 0.01
     reserve: Annotated[Literal["auto", "off"] | _Share, BeforeValidator(_switched)] = "auto"
     storage: Annotated[int, BeforeValidator(_size), Field(ge=0)] = 2 << 30
+    duplicates: Annotated[Literal["auto", "off"], BeforeValidator(_switched)] = "auto"
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a switch that is newer than some models: their training records name recipes by digest."""
+        content: dict[str, Any] = write(self)
+        if content.get("duplicates") == "auto":
+            del content["duplicates"]
+        return content
 
 
 class ShardingSection(_Section):

@@ -87,6 +87,9 @@ def test_batches_and_caching_change_no_loss(task: CausalLanguageModelling) -> No
     served = model("gpt2", len(task.tokenizer), **GPT2)
     cached, lazy = Encoded(task, records), Encoded(task, records, cache_bytes=0)
     assert (cached.cached, lazy.cached) == (True, False)
+    orders = [encoded.shuffled(8, torch.Generator().manual_seed(0)) for encoded in (cached, lazy)]
+    assert orders[0] == orders[1], "the order of a run depends on whether its records fit in memory"
+    assert (cached.tokens, cached.lengths) == (lazy.tokens, lazy.lengths)
     first, passes = record_losses(served, cached, CPU, 40)
     assert passes == 1
     for encoded, size in ((cached, 7), (lazy, 7)):

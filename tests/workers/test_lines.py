@@ -1,6 +1,7 @@
 """What a training leaves beside its weights is what later work goes by: reserve, canaries, learning events."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 from service.catalogue.lineage import CANARY_PREFIX, LINEAGE
 from service.catalogue.recipes import Recipe
 from service.errors import BadParameters
+from service.registry.files import digest_directory, manifest_digest
 from tests.workers import factories
 from tests.workers.factories import MemoryRecords
 from workers.lineage.canaries import read_canaries, verify_commitment
 from workers.lineage.prepare import Prepared, prepare
-from workers.lineage.reserve import read_reserve
+from workers.lineage.reserve import forget_reserved, read_reserve, write_reserve
 from workers.lineage.store import EVENTS, ModelHistory
 from workers.modeling.fresh import Provenance
 from workers.modeling.train import train_by_recipe
@@ -123,13 +125,31 @@ def test_a_person_of_the_reserve_is_not_unlearned_but_leaves_it(
     assert read_reserve(tmp_path / "out" / LINEAGE) == set(line.reserved) - set(reserved)
 
 
+def test_a_version_whose_reserve_was_shortened_is_the_same_and_can_be_repeated(
+    planted: tuple[Path, MemoryRecords, Prepared], recipe: Recipe, tmp_path: Path
+) -> None:
+    """Somebody of the reserve was deleted and nothing was published: the list of it is all that changes."""
+    folder, data, _ = planted
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    line = open_line(copy, data.task, data, None, None)
+    gone = sorted(line.reserved)[:10]
+    assert forget_reserved(copy / LINEAGE, gone) == 10
+    assert manifest_digest(digest_directory(copy)) == manifest_digest(digest_directory(folder))
+    left = data.subset(np.flatnonzero(~np.isin(data.ids, gone)).tolist())
+    after = open_line(copy, data.task, left, None, None)
+    assert after.reserved == line.reserved - set(gone)
+    assert after.trainable_ids == line.trainable_ids
+    # The same line as with the whole list, since the records are not in the data any more.
+    before = open_line(folder, data.task, left, None, None)
+    assert (before.reserved, before.holdout_digest) == (after.reserved, after.holdout_digest)
+    problem = build_problem(after, after.people.ids[:3].tolist(), recipe, DIGEST, {})
+    run_attempt("replay", {}, problem, factories.context(0), tmp_path / "out")
+    assert read_reserve(tmp_path / "out" / LINEAGE) == after.reserved
+
+
 def test_a_reserve_that_names_a_trained_record_is_not_believed(
     planted: tuple[Path, MemoryRecords, Prepared], tmp_path: Path
 ) -> None:
-    import shutil
-
-    from workers.lineage.reserve import write_reserve
-
     folder, data, prepared = planted
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     trained = prepared.records.ids[:3].tolist()
@@ -151,9 +171,6 @@ def test_small_or_switched_off_data_gets_neither(tmp_path: Path, recipe: Recipe)
 def test_the_lineage_is_no_part_of_the_version_s_identity(
     planted: tuple[Path, MemoryRecords, Prepared], tmp_path: Path
 ) -> None:
-    import shutil
-
-    from service.registry.files import digest_directory, manifest_digest
     from workers.modeling.directories import directory_digest
 
     folder = planted[0]
@@ -189,14 +206,17 @@ def test_mislabelled_records_show_in_all_four_learning_events(tmp_path: Path, re
 
 
 def test_learning_events_of_texts_agree_with_a_forward_pass(tmp_path: Path) -> None:
-    """One step at rate (nearly) zero: the events are those of the untrained model, for every record."""
+    """Steps at rate (nearly) zero: the events are those of the untrained model, for every record.
+
+    Batches are so small that every prediction of theirs is looked at.
+    """
     import torch
 
     from workers.modeling.batching import Encoded
     from workers.modeling.loading import load_model
 
     data, _ = factories.conversations(12, 1)
-    recipe = factories.gpt2_recipe(epochs=1, batch_size=4, learning_rate=1e-12, weight_decay=0.0)
+    recipe = factories.gpt2_recipe(epochs=1, batch_size=2, learning_rate=1e-12, weight_decay=0.0)
     train(tmp_path / "model", recipe, data, has_held_out=True)
     events = learning_events(tmp_path / "model")
     loaded = load_model(tmp_path / "model", "causal-lm", torch.device("cpu"))

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from service.errors import BadDataset
 from workers.lineage.similar_texts import similar_pairs
@@ -83,18 +84,22 @@ def _pixels(value: bytes) -> tuple[bytes, bytes]:
         raise BadDataset("an image cannot be decoded: give PNG or JPEG bytes") from error
 
 
-def find_duplicates(records: Records, report: Callable[[int], None] = _quiet) -> pa.Table:
+def find_duplicates(
+    records: Records, fingerprints: NDArray[np.uint64] | None = None, report: Callable[[int], None] = _quiet
+) -> pa.Table:
     """Table (left, right, similarity float32, kind "exact" or "near") of different record ids, left < right.
 
     Of a group with the same content each row names its first id and another one; near-duplicates are named by the
     first ids of their groups. `near_duplicates_of` puts both together. Texts only: similarity is the Jaccard
     similarity, at least 0.8. Time grows with N log N. `report` is told how many records are done, twice up to N for
-    texts.
+    texts. `fingerprints` [N], equal for records of the same content at least, save looking at the others.
     """
     ids = np.asarray(records.ids).tolist()
     groups: dict[bytes, list[int]] = {}
-    for row, digest in enumerate(content_hashes(records, report)):
-        groups.setdefault(digest, []).append(row)
+    rows_to_see = _alike(fingerprints) if fingerprints is not None else None
+    seen = records if rows_to_see is None else records.subset(rows_to_see)
+    for at, digest in enumerate(content_hashes(seen, report)):
+        groups.setdefault(digest, []).append(at if rows_to_see is None else rows_to_see[at])
     rows: list[tuple[str, str, float, str]] = []
     firsts = [min(members, key=lambda row: ids[row]) for members in groups.values()]
     for first, members in zip(firsts, groups.values(), strict=True):
@@ -104,6 +109,12 @@ def find_duplicates(records: Records, report: Callable[[int], None] = _quiet) ->
             names = sorted((ids[firsts[left]], ids[firsts[right]]))
             rows.append((names[0], names[1], similarity, "near"))
     return _table(rows)
+
+
+def _alike(fingerprints: NDArray[np.uint64]) -> list[int]:
+    """The rows whose fingerprint another row has too."""
+    _, inverse, counts = np.unique(fingerprints, return_inverse=True, return_counts=True)
+    return np.flatnonzero(counts[inverse] > 1).tolist()
 
 
 def _texts(records: Records, rows: list[int]) -> Iterator[str]:

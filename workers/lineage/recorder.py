@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from service.catalogue.lineage import LINEAGE
 from service.errors import LetheError
@@ -21,6 +20,7 @@ from workers.lineage.checkpoints import (
     plan_checkpoints,
 )
 from workers.lineage.duplicates import find_duplicates, read_duplicates, without_records, write_duplicates
+from workers.lineage.events import EventMeans
 from workers.lineage.facts import CheckpointFacts, Lineage
 from workers.lineage.log import LogWriter
 from workers.lineage.reserve import write_reserve
@@ -29,6 +29,7 @@ from workers.modeling.observing import LineageFacts, MicroBatch, RecorderFactory
 from workers.modeling.recipe import recipe_digest
 from workers.modeling.records import Records, stored_hashes
 from workers.modeling.states import state_bytes
+from workers.modeling.tasks import Predictions
 
 _WATCHED_EPOCHS = 10
 
@@ -65,8 +66,7 @@ class TrainingRecorder:
         plan, lineage = run.recipe.training, run.recipe.lineage
         affordable = lineage.storage // max(1, state_bytes(run.model, plan.optimizer)) if run.whole else 0
         self._wanted = set(plan_checkpoints(lineage.checkpoints, run.steps_per_epoch, plan.epochs, affordable))
-        self._events = torch.zeros(len(run.records), 4, device=next(run.model.parameters()).device)
-        self._times = np.zeros(len(run.records), dtype=np.int64)
+        self._events = EventMeans(len(run.records))
         self._writer = CheckpointWriter(self._folder / FOLDER) if self._wanted else None
         # Beside the training: the records are only read, and it has long ended when the log is written.
         self._contents = self._beside.submit(stored_hashes, run.records)
@@ -90,13 +90,11 @@ class TrainingRecorder:
                 self._kept.append(point.facts)
                 self._wanted.discard(point.step)
 
-    def seen(self, batch: MicroBatch, events: Tensor | None) -> None:
+    def seen(self, batch: MicroBatch, predictions: Predictions | None) -> None:
         """Note a pass and what it showed of its records."""
         self._log.add(batch)
-        if events is not None:
-            rows = torch.as_tensor(batch.rows, device=self._events.device)
-            self._events.index_add_(0, rows, events.T)
-            self._times[batch.rows] += 1
+        if predictions is not None:
+            self._events.add(batch.rows, predictions)
 
     def stepped(self, done: int) -> None:
         """Keep the state after this step where it is one of those chosen."""
@@ -107,7 +105,9 @@ class TrainingRecorder:
         """Wait for the states and write everything else."""
         written = self._writer.close() if self._writer is not None else []
         run, log = self._run, self._log.log()
-        write_duplicates(self._duplicates.result(), self._folder)
+        duplicates = self._duplicates.result()
+        if duplicates is not None:
+            write_duplicates(duplicates, self._folder)
         table = RecordTable(np.asarray(run.records.ids), self._contents.result(), self._means())
         lineage = Lineage(
             seed=run.seed,
@@ -130,14 +130,19 @@ class TrainingRecorder:
             reserved_records=len(self._reserved),
         )
 
-    def _find_duplicates(self) -> pa.Table:
-        """The table of near-duplicates; a training on fewer of the same records needs no new search."""
+    def _find_duplicates(self) -> pa.Table | None:
+        """The table of near-duplicates, None where the recipe wants none.
+
+        A training on fewer of the same records needs no new search.
+        """
+        if self._run.recipe.lineage.duplicates == "off":
+            return None
         ids = set(np.asarray(self._run.records.ids).tolist())
         if self._history is not None and (known := read_duplicates(self._history.folder)) is not None:
             before = set(self._history.records.ids.tolist())
             if ids <= before:
                 return without_records(known, before - ids)
-        return find_duplicates(self._run.records)
+        return find_duplicates(self._run.records, self._run.fingerprints)
 
     def abandon(self) -> None:
         """Stop what ran beside a run that failed."""
@@ -145,16 +150,15 @@ class TrainingRecorder:
         if self._writer is not None:
             self._writer.abandon()
 
-    def _means(self) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    def _means(self) -> NDArray[np.float32]:
         """Learning events as means over the passes; a record that this run did not meet keeps those it had."""
-        sums = self._events.cpu().numpy()
-        means = sums / np.maximum(self._times, 1)[:, None]
+        means = self._events.means()
         if self._inherits and self._history is not None:
             places = self._history.places(self._run.records)
             for row in np.flatnonzero(places >= 0):
-                if self._times[places[row]] == 0:
+                if self._events.times[places[row]] == 0:
                     means[places[row]] = self._history.records.events[row]
-        return np.asarray(means, dtype=np.float32)
+        return means
 
 
 def recorder_for(base_dir: Path, reserved: Collection[str]) -> RecorderFactory:

@@ -57,10 +57,10 @@ def _first_of_each(names: NDArray[Any], strata: NDArray[np.int64], share: float,
     digests = [
         hashlib.blake2b(name.encode(), key=key, digest_size=16, person=b"lethe/reserve").digest() for name in names
     ]
-    order = sorted(range(len(names)), key=digests.__getitem__)
+    drawn = np.array(sorted(range(len(names)), key=digests.__getitem__), dtype=np.int64)
+    order = drawn[np.argsort(strata[drawn], kind="stable")]
     chosen = np.zeros(len(names), dtype=bool)
-    for stratum in np.unique(strata):
-        members = [at for at in order if strata[at] == stratum]
+    for members in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
         count = int(share * len(members) + 0.5)
         chosen[members[: max(count, len(members) >= WHOLE_STRATUM)]] = True
     return chosen
@@ -106,6 +106,22 @@ def read_reserve(folder: Path) -> set[str]:
     """The record ids that were set aside; none where there is no file. Raises BadModel for a damaged one."""
     table = read_table(folder / RESERVE, [_COLUMN])
     return set() if table is None else set(table[_COLUMN].to_pylist())
+
+
+def forget_reserved(folder: Path, gone: Collection[str]) -> int:
+    """Take records out of reserve.parquet in a folder; answers how many it named. Raises BadModel for a damaged file.
+
+    Nothing else changes: lineage.json goes on to say what the file was when the training ended, since the training
+    record names its digest, and so does the version's. Replay checks the log and the records, which never name anybody
+    of the reserve.
+    """
+    table = read_table(folder / RESERVE, [_COLUMN])
+    if table is None:
+        return 0
+    named = np.isin(np.array(table[_COLUMN].to_pylist(), dtype=str), np.array(sorted(gone), dtype=str))
+    if named.any():
+        write_table(table.filter(pa.array(~named)), folder / RESERVE)
+    return int(named.sum())
 
 
 def reserve_of(model_dir: Path) -> set[str]:

@@ -16,6 +16,7 @@ from service.catalogue.lineage import LINEAGE
 from service.catalogue.recipes import Recipe
 from service.errors import MethodRefused
 from workers.lineage.checkpoints import FOLDER, StoredCheckpoint
+from workers.lineage.events import EVENTS
 from workers.lineage.facts import FACTS, LOG, RECORDS, Lineage
 from workers.lineage.log import OrderLog, read_log, write_log
 from workers.modeling.directories import sha256_file, write_atomic
@@ -24,8 +25,6 @@ from workers.modeling.problem import Context
 from workers.modeling.recipe import recipe_digest
 from workers.modeling.records import STORED_BYTES, Records, stored_hashes
 from workers.modeling.training_record import package_versions, read_record
-
-EVENTS = ("confidence", "max_confidence", "negative_entropy", "binary_accuracy")
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def write_records(table: RecordTable, log: OrderLog, path: Path) -> None:
         "first_step": log.first_steps(count),
     }
     columns |= {name: table.events[:, at] for at, name in enumerate(EVENTS)}
-    pq.write_table(pa.table(columns), path)
+    pq.write_table(pa.table(columns), path, use_dictionary=False)  # ids and hashes do not repeat
 
 
 def write_lineage(folder: Path, lineage: Lineage, log: OrderLog, table: RecordTable) -> str:

@@ -28,13 +28,18 @@ class Encoded:
         self.records = records
         self._count = len(records)
         self._encoding: Encoding | None = None
+        self._lengths: list[int] | None = None
         if len(records) == 0:
             return
         probe = task.encode(records.take(range(min(_CHUNK, len(records)))))
+        rest = chunks(len(records) - len(probe), _CHUNK)
+        encoded = (task.encode(records.take([row + len(probe) for row in rows])) for rows in rest)
         if probe.nbytes / len(probe) * len(records) <= cache_bytes:
-            rest = chunks(len(records) - len(probe), _CHUNK)
-            parts = [probe, *(task.encode(records.take([row + len(probe) for row in rows])) for rows in rest)]
-            self._encoding = task.join(parts)
+            self._encoding = task.join([probe, *encoded])
+            self._lengths = self._encoding.lengths
+        elif probe.lengths is not None:
+            # One more pass: the order of a run must not depend on whether its records fit in memory.
+            self._lengths = [*probe.lengths, *(length for part in encoded for length in part.lengths or [])]
 
     def __len__(self) -> int:
         return self._count
@@ -46,15 +51,19 @@ class Encoded:
 
     @property
     def lengths(self) -> list[int] | None:
-        """Model positions per record, where the task has them and they are known."""
-        lengths = self._encoding.lengths if self._encoding is not None else None
-        return lengths[: self._count] if lengths is not None else None
+        """Model positions per record, where the task has them."""
+        return self._lengths[: self._count] if self._lengths is not None else None
 
     @property
     def tokens(self) -> int | None:
-        """Model positions of all records, where they are known."""
+        """Model positions of all records, where the task has them."""
         lengths = self.lengths
         return sum(lengths) if lengths is not None else None
+
+    def fingerprints(self) -> NDArray[np.uint64] | None:
+        """See `Encoding.fingerprints`; None where the records are not held."""
+        known = self._encoding.fingerprints() if self._encoding is not None else None
+        return known[: self._count] if known is not None else None
 
     def first(self, count: int) -> "Encoded":
         """The first records alone; what was encoded is shared."""

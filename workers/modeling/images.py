@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -14,8 +15,10 @@ from transformers import PreTrainedModel
 from service.errors import BadDataset, BadModel
 from workers.modeling.directories import canonical_json
 from workers.modeling.jsonfiles import read_object
-from workers.modeling.tasks import Batch, ClassifierOutputs, classifier_losses, label_tensor, learning_events
+from workers.modeling.records import chunks
+from workers.modeling.tasks import Batch, ClassifierOutputs, Predictions, classifier_losses, label_tensor
 
+_BLOCK = 256
 PREPROCESSOR_FILE = "preprocessor_config.json"
 _SUPPORTED = {
     "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_resize", "size", "resample",
@@ -115,6 +118,19 @@ class ImageEncoding:
     def nbytes(self) -> int:
         return self.pixels.nbytes + self.labels.nbytes
 
+    def fingerprints(self) -> NDArray[np.uint64]:
+        flat = self.pixels.reshape(len(self), -1).numpy()
+        known = [_hashed(flat[rows.start : rows.stop]) for rows in chunks(len(self), _BLOCK)]
+        return np.concatenate([np.zeros(0, dtype=np.uint64), *known]) + self.labels.numpy().astype(np.uint64)
+
+
+def _hashed(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """A multilinear hash of each row, eight pixels a word."""
+    words = np.pad(pixels, ((0, 0), (0, -pixels.shape[1] % 8))).view(np.uint64)
+    factors = np.random.default_rng(0).integers(0, 1 << 64, words.shape[1], dtype=np.uint64) | np.uint64(1)
+    hashed: NDArray[np.uint64] = (words * factors).sum(axis=1, dtype=np.uint64)
+    return hashed
+
 
 class ImageClassification:
     """Cross-entropy on image labels. `channels` is 1 (grey) or 3 (RGB)."""
@@ -148,10 +164,10 @@ class ImageClassification:
         """Cross-entropy of each record [B], nats."""
         return classifier_losses(model(pixel_values=batch["pixel_values"]).logits, batch["labels"])
 
-    def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses [B] and learning events [4, B]."""
+    def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Predictions]:
+        """Losses [B] and the prediction of each record."""
         logits = model(pixel_values=batch["pixel_values"]).logits
-        return classifier_losses(logits, batch["labels"]), learning_events(logits, batch["labels"])
+        return classifier_losses(logits, batch["labels"]), Predictions(logits.detach(), batch["labels"])
 
     def objective(self, losses: Tensor, batch: Batch) -> Tensor:
         """The mean over records."""

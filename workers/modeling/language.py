@@ -19,10 +19,10 @@ from service.errors import BadDataset
 from workers.modeling.tasks import (
     Batch,
     ClassifierOutputs,
+    Predictions,
     TokenOutputs,
     classifier_losses,
     label_tensor,
-    learning_events,
 )
 
 IGNORED = -100
@@ -52,6 +52,9 @@ class TextEncoding:
     @property
     def lengths(self) -> list[int]:
         return [int(length) for length in np.diff(self.starts)]
+
+    def fingerprints(self) -> None:
+        return None
 
 
 def _laid_out(ids: list[list[int]], first: list[int], sizes: list[int], labels: Tensor | None) -> TextEncoding:
@@ -85,7 +88,7 @@ def _padded(encoding: TextEncoding, indices: list[int], pad: int) -> tuple[Tenso
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
-WATCHED = 256
+WATCHED = 64
 """Predictions of a training batch from which learning events are taken."""
 
 
@@ -120,10 +123,10 @@ class TextClassification:
         """Cross-entropy of each record [B], nats."""
         return classifier_losses(self._logits(model, batch), batch["labels"])
 
-    def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses [B] and learning events [4, B]."""
+    def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Predictions]:
+        """Losses [B] and the prediction of each record."""
         logits = self._logits(model, batch)
-        return classifier_losses(logits, batch["labels"]), learning_events(logits, batch["labels"])
+        return classifier_losses(logits, batch["labels"]), Predictions(logits.detach(), batch["labels"])
 
     def objective(self, losses: Tensor, batch: Batch) -> Tensor:
         """The mean over records."""
@@ -200,8 +203,8 @@ class CausalLanguageModelling:
         sums = torch.zeros(len(values), len(batch["input_ids"]), device=values.device).index_add(1, rows, values)
         return sums / self._counts(batch)
 
-    def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses [B] and learning events [4, B]: means over every k-th loss-bearing token of a record, from the first.
+    def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Predictions]:
+        """Losses [B] and predictions of every k-th loss-bearing token of a record, from the first.
 
         k is such that some `WATCHED` predictions of a batch are looked at: over all of them the overhead shows.
         """
@@ -210,9 +213,7 @@ class CausalLanguageModelling:
         counts = torch.bincount(rows, minlength=len(losses))
         place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
         chosen = (place % max(1, len(rows) // WATCHED) == 0).nonzero()[:, 0]
-        events = learning_events(logits[chosen], targets[chosen])
-        sums = torch.zeros(len(events), len(losses), device=events.device).index_add(1, rows[chosen], events)
-        return losses, sums / torch.bincount(rows[chosen], minlength=len(losses))
+        return losses, Predictions(logits.detach()[chosen], targets[chosen], rows[chosen])
 
     def objective(self, losses: Tensor, batch: Batch) -> Tensor:
         """The mean over loss-bearing tokens of the batch."""

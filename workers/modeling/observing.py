@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from service.catalogue.recipes import Recipe
 from workers.modeling.records import Records
+from workers.modeling.tasks import Predictions
 
 if TYPE_CHECKING:
     from workers.modeling.problem import Context
@@ -40,6 +43,7 @@ class Run:
     """A run that is about to begin: its records in the order that `MicroBatch.rows` refers to, sizes and settings.
 
     `whole` is False for a training in parts: `model` is but the first part, and its states are kept by others.
+    `fingerprints` are those of the encoded records, where there are any.
     """
 
     recipe: Recipe
@@ -52,6 +56,7 @@ class Run:
     model: nn.Module
     optimizer: Optimizer
     whole: bool = True
+    fingerprints: NDArray[np.uint64] | None = None
 
 
 class LineageFacts(BaseModel):
@@ -71,11 +76,11 @@ class Listener(Protocol):
     """Follows the passes and steps of one training loop."""
 
     def watches(self, epoch: int) -> bool:
-        """Whether the learning events of this epoch are wanted."""
+        """Whether the predictions of this epoch are wanted."""
         ...
 
-    def seen(self, batch: MicroBatch, events: Tensor | None) -> None:
-        """After each pass; `events` float32 [4, B] as in `tasks.learning_events`, None if none were wanted."""
+    def seen(self, batch: MicroBatch, predictions: Predictions | None) -> None:
+        """After each pass; None if no predictions were wanted."""
         ...
 
     def stepped(self, done: int) -> None:

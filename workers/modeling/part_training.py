@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
@@ -31,6 +31,7 @@ from workers.modeling.progress import part_of, timed
 from workers.modeling.recipe import recipe_digest
 from workers.modeling.records import Records, chunks
 from workers.modeling.states import state_digest
+from workers.modeling.tasks import Predictions
 from workers.modeling.training import Fitted, Loop, pass_seed, planned, steps_per_epoch
 
 Kind = Literal["shards", "adapters"]
@@ -278,9 +279,9 @@ class _Listener:
     def watches(self, epoch: int) -> bool:
         return self._recorder.watches(epoch)
 
-    def seen(self, batch: MicroBatch, events: Tensor | None) -> None:
+    def seen(self, batch: MicroBatch, predictions: Predictions | None) -> None:
         rows = self._rows[batch.rows].tolist()
-        self._recorder.seen(replace(batch, rows=rows, step=batch.step + self._begin), events)
+        self._recorder.seen(replace(batch, rows=rows, step=batch.step + self._begin), predictions)
 
     def stepped(self, done: int) -> None:
         self._recorder.stepped(self._begin + done)

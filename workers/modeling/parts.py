@@ -107,9 +107,11 @@ def divide(data: Records, parts: int, slices: int, seed: int) -> PartTable:
     drawn = sorted(range(len(names)), key=lambda at: _draw(str(names[at]), key))
     part = _balanced(drawn, sizes, parts)
     piece = np.zeros(len(names), dtype=np.int32)
-    for number in range(parts):
-        members = [at for at in drawn if part[at] == number]
-        piece[members] = _balanced(members, sizes, slices)[members]
+    members: list[list[int]] = [[] for _ in range(parts)]
+    for at in drawn:
+        members[part[at]].append(at)
+    for group in members:
+        piece[group] = _balanced(group, sizes, slices)[group]
     exposures = np.zeros((len(data), slices), dtype=np.int32)
     return PartTable(np.asarray(data.ids, dtype=str), part[owner], piece[owner], stored_hashes(data), exposures)
 

@@ -7,7 +7,9 @@ encoding (`batch`), so that an epoch costs no decoding.
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -24,6 +26,10 @@ class Encoding(Protocol):
 
     @property
     def lengths(self) -> list[int] | None: ...
+
+    def fingerprints(self) -> NDArray[np.uint64] | None:
+        """A number for each record [N], the same where the model sees the same; None where that is not cheap."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -50,6 +56,18 @@ class TokenOutputs:
     utf8_bytes: Tensor
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """Some predictions of a batch, at least one a record: logits [M, C] without gradient, true classes or tokens [M].
+
+    `rows` int64 [M] are positions in the batch; None where there is one prediction a record, in their order.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    rows: Tensor | None = None
+
+
 class Task(Protocol):
     """What training, methods and scoring need to know about a kind of model."""
 
@@ -71,8 +89,8 @@ class Task(Protocol):
         """Loss of each record [B] in nats; for a language model the mean over its loss-bearing tokens."""
         ...
 
-    def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses as by `losses`, and the learning events of each record [4, B], from the same forward pass."""
+    def watched(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Predictions]:
+        """Losses as by `losses`, and predictions of each record from the same forward pass."""
         ...
 
     def objective(self, losses: Tensor, batch: Batch) -> Tensor:
@@ -87,22 +105,6 @@ class Task(Protocol):
 def classifier_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each record [B] in nats, in float32."""
     return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-
-
-@torch.no_grad()
-def learning_events(logits: Tensor, targets: Tensor) -> Tensor:
-    """What a prediction tells about how well its record is known: float32 [4, M] for logits [M, C], targets [M].
-
-    Rows: probability of the true class, largest probability, sum of p log p (NEGATIVE entropy, nats) and whether the
-    largest is the true one. Averaged over training they are proxies of memorization, all four with negative sign
-    (Zhao et al. 2024, arXiv 2410.16516).
-    """
-    log_p = logits.detach().float().log_softmax(dim=1)
-    p = log_p.exp()
-    largest, predicted = p.max(dim=1)
-    own = p.gather(1, targets.unsqueeze(1)).squeeze(1)
-    # In place and summed: an einsum of the same is three times slower on a CPU.
-    return torch.stack([own, largest, p.mul_(log_p).sum(dim=1), (predicted == targets).float()])
 
 
 def label_tensor(labels: list[Any], num_labels: int) -> Tensor:

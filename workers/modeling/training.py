@@ -24,6 +24,7 @@ from workers.modeling.observing import Listener, MicroBatch, Recorder, Run
 from workers.modeling.optimizers import FiniteGuard, make_optimizer, schedule, set_learning_rate
 from workers.modeling.problem import Context, Meter
 from workers.modeling.records import chunks
+from workers.modeling.tasks import Predictions
 
 _ORDER, _PASSES = 1, 2
 _POINTS = 50
@@ -82,6 +83,7 @@ def described(
         threads=context.threads,
         model=model,
         optimizer=optimizer,
+        fingerprints=data.fingerprints(),
     )
 
 
@@ -190,16 +192,16 @@ class Loop:
     def _pass(self, batch: MicroBatch) -> None:
         seed_pass(batch.seed, self.context.device)
         watched = self.recorder is not None and self.recorder.watches(batch.epoch)
-        loss, events = self._forward(batch.rows, watched)
+        loss, predictions = self._forward(batch.rows, watched)
         (loss * batch.weight if batch.weight != 1.0 else loss).backward()
         self.exposures[batch.rows] += 1
         self._passes += 1
         if self.recorder is not None:
-            self.recorder.seen(batch, events)
+            self.recorder.seen(batch, predictions)
         self._window.append(loss.detach())
         self._check(loss)
 
-    def _forward(self, rows: list[int], watched: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _forward(self, rows: list[int], watched: bool) -> tuple[torch.Tensor, Predictions | None]:
         task, device = self.data.task, self.context.device
         batch = self.data.batch(rows, device)
         if self.plan.augmentation == "flip-crop" and "pixel_values" in batch:
@@ -210,8 +212,8 @@ class Loop:
         with mixed, self._running_statistics(len(rows) == 1):
             if not watched:
                 return task.objective(task.losses(self.model, batch), batch), None
-            losses, events = task.watched(self.model, batch)
-            return task.objective(losses, batch), events
+            losses, predictions = task.watched(self.model, batch)
+            return task.objective(losses, batch), predictions
 
     @contextlib.contextmanager
     def _running_statistics(self, wanted: bool) -> Iterator[None]:

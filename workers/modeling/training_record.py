@@ -131,8 +131,8 @@ def forget_digest(ids: NDArray[Any]) -> str:
 @functools.cache
 def code_version() -> str:
     """The package version and a digest of the code that trains and unlearns."""
-    folder = Path(__file__).parent
-    files = sorted([*folder.glob("*.py"), *folder.parent.joinpath("methods").glob("*.py")])
+    workers = Path(__file__).parent.parent
+    files = sorted(path for room in ("lineage", "methods", "modeling") for path in (workers / room).glob("*.py"))
     digest = sha256_json({f"{path.parent.name}/{path.name}": sha256_file(path) for path in files})
     try:
         version = metadata.version("lethe")
@@ -144,5 +144,5 @@ def code_version() -> str:
 @functools.cache
 def package_versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
-    names = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
+    names = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "pillow")
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
