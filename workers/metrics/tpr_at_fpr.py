@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.verification.quantiles import clopper_pearson, negatives_needed
+from service.verification.proportions import Proportion, trials_needed
 from service.verification.statistics import Array, Clusters, Interval, NotMeasurable, clustering_effect, threshold_at
 
 
@@ -30,7 +30,7 @@ def tpr_at_fpr(
     Clopper-Pearson on effective counts (Korn and Graubard 1998): records of one subject are no independent trials.
     Not measurable where so few held-out records could not show that false-positive rate even with none above.
     """
-    needed = negatives_needed(false_positive_rate)
+    needed = trials_needed(false_positive_rate)
     if len(held_out) < needed:
         return NotMeasurable(
             f"not measurable: a false-positive rate of {false_positive_rate:g} takes {needed} held-out records, "
@@ -38,5 +38,5 @@ def tpr_at_fpr(
         )
     found = int(np.count_nonzero(forget > threshold_at(held_out, false_positive_rate)))
     effect = clustering_effect(forget, forget_subjects)
-    bounds = clopper_pearson(found / effect, len(forget) / effect)
-    return OperatingPoint(found / len(forget), bounds, found, false_positive_rate)
+    share = Proportion(found, len(forget))
+    return OperatingPoint(share.rate, share.effective(effect).interval(), found, false_positive_rate)
