@@ -1,0 +1,136 @@
+"""The wager over publications: it seldom cries wolf however long it is watched, finds leaks, and its bounds hold."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.verification.sequential import ODDS, Wager, log_wealth
+
+ALARM = math.log(20)
+
+
+def wealth_of(outcomes: np.ndarray, null: float) -> np.ndarray:
+    """Log wealth after each outcome of each path; [paths, steps] of zeros and ones, from a table of every sum."""
+    steps = outcomes.shape[1]
+    table = np.array([log_wealth(np.arange(steps + 1), np.full(steps + 1, t), null) for t in range(1, steps + 1)])
+    sums = np.cumsum(outcomes, axis=1, dtype=np.int32)
+    return table[np.arange(steps), sums]
+
+
+@pytest.mark.parametrize("null", [0.5, 0.55])
+def test_the_boundary_null_raises_an_alarm_in_one_of_twenty_at_most(null: float) -> None:
+    random = np.random.default_rng(1)
+    peaks = wealth_of(random.random((10_000, 1000), dtype=np.float32) < null, null).max(1)
+    assert (peaks >= ALARM).mean() <= 0.05
+    # Not empty: some paths do come close.
+    assert (peaks >= math.log(4)).mean() > 0.05
+
+
+def test_no_alarm_where_chances_change_but_never_exceed_the_null_on_average() -> None:
+    # Chances of 0.6 and 0.4 in turn, each publication undoing the other: the average at any time is 0.5 at most.
+    random = np.random.default_rng(2)
+    chances = np.tile(np.repeat([0.4, 0.6], 25), 20)
+    peaks = wealth_of(random.random((4000, 1000)) < chances, 0.5).max(1)
+    assert (peaks >= ALARM).mean() <= 0.05
+
+
+def test_an_attack_that_is_right_in_60_percent_is_found_within_a_few_hundred_canaries() -> None:
+    random = np.random.default_rng(3)
+    alarmed = wealth_of(random.random((2000, 1000)) < 0.6, 0.5) >= ALARM
+    assert alarmed.any(1).mean() > 0.99
+    assert np.median(alarmed.argmax(1)) < 300
+    # A leak that is tolerated is no reason for an alarm.
+    assert (wealth_of(random.random((2000, 500)) < 0.53, 0.55).max(1) >= ALARM).mean() < 0.02
+
+
+def test_wealth_is_that_of_the_bets_it_is_made_of() -> None:
+    # A gambler who stakes a share of the wealth on each outcome, once for each bet, all with the same start.
+    outcomes, null = np.random.default_rng(4).integers(0, 2, 60), 0.53
+    stakes = np.expm1(ODDS) / (1 + null * np.expm1(ODDS))
+    wealth = np.prod(1 + stakes * (outcomes[:, None] - null), axis=0).mean()
+    assert float(log_wealth(outcomes.sum(), 60, null)) == pytest.approx(math.log(wealth))
+    # Outcomes in between: never more than the gambler has.
+    between = np.random.default_rng(5).random(60)
+    wealth = np.prod(1 + stakes * (between[:, None] - null), axis=0).mean()
+    assert float(log_wealth(between.sum(), 60, null)) <= math.log(wealth)
+
+
+@pytest.mark.parametrize("null", [0.3, 0.5, 0.6])
+def test_expected_wealth_is_one_at_the_null(null: float) -> None:
+    random = np.random.default_rng(6)
+    wealth = np.exp(wealth_of(random.random((100_000, 12)) < null, null))
+    assert wealth[:, -1].mean() == pytest.approx(1.0, abs=4 * wealth[:, -1].std() / math.sqrt(100_000))
+
+
+def bounds(steps: int, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Interval of every (t, sum) with t a multiple of ten."""
+    low, high = np.zeros((steps // 10, steps + 1)), np.ones((steps // 10, steps + 1))
+    for row in range(steps // 10):
+        for total in range(10 * (row + 1) + 1):
+            low[row, total], high[row, total] = Wager(total=total, count=10 * (row + 1)).interval(alpha)
+    return low, high
+
+
+def test_bounds_hold_at_all_times_at_once_also_for_an_average_that_drifts() -> None:
+    random, steps, alpha = np.random.default_rng(7), 200, 0.1
+    low, high = bounds(steps, alpha)
+    rows = np.arange(steps // 10)
+    for chances in (np.full(steps, 0.5), np.full(steps, 0.9), np.linspace(0.3, 0.9, steps)):
+        sums = np.cumsum(random.random((4000, steps)) < chances, axis=1)[:, 9::10]
+        average = (np.cumsum(chances) / np.arange(1, steps + 1))[9::10]
+        held = (low[rows, sums] <= average) & (average <= high[rows, sums])
+        assert held.all(1).mean() >= 1 - alpha
+        assert (high - low)[rows, sums][:, -1].mean() < 0.35
+
+
+def test_bounds_tighten_and_show_a_leak() -> None:
+    first = Wager(total=6, count=10).interval()
+    later = Wager(total=600, count=1000).interval()
+    assert first[0] < 0.5 < later[0] < 0.6 < later[1] < first[1]
+    assert later[1] - later[0] < 0.15
+    assert Wager().interval() == (0.0, 1.0)
+    mirrored = Wager(total=400, count=1000).interval()
+    assert mirrored == pytest.approx((1 - later[1], 1 - later[0]))
+
+
+OUTCOMES = st.lists(st.floats(0, 1), max_size=40)
+
+
+@given(OUTCOMES, OUTCOMES, st.floats(0.05, 0.95))
+def test_a_stored_wager_goes_on_where_it_stopped(first: list[float], second: list[float], null: float) -> None:
+    whole = Wager(null).after(np.array(first + second))
+    stored = json.dumps(Wager(null).after(np.array(first)).as_json())
+    parts = Wager.from_json(json.loads(stored)).after(np.array(second))
+    assert parts.count == whole.count
+    assert parts.total == pytest.approx(whole.total)
+    assert parts.peak == pytest.approx(whole.peak, abs=1e-9)
+    assert parts.log_wealth <= parts.peak + 1e-9
+    low, high = whole.interval()
+    assert 0 <= low <= high <= 1
+
+
+def test_an_alarm_stays_on() -> None:
+    alarmed = Wager().after(np.ones(20))
+    assert alarmed.alarm()
+    assert not Wager().after(np.ones(3)).alarm()
+    later = alarmed.after(np.zeros(200))
+    assert later.log_wealth < 0
+    assert later.alarm()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"null": 1.0}, {"null": 0.0}, {"total": 3.0, "count": 2}, {"total": -1.0}, {"peak": -0.1}, {"peak": math.nan},
+        {"count": 1.5}, {"total": "much"}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_document_that_is_no_wager_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="wager"):
+        Wager.from_json(Wager().as_json() | wrong)
+    with pytest.raises(ValueError, match="outcomes"):
+        Wager().after(np.array([0.5, math.nan]))
