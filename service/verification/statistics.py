@@ -92,12 +92,19 @@ def clustered_auc(members: Array, others: Array, member_clusters: Clusters, othe
 
     Subjects on the two sides count as different ones: a subject with records on both would only narrow the interval.
     """
-    member_parts = _share_below(np.sort(others), members)
-    other_parts = 1.0 - _share_below(np.sort(members), others)
+    member_parts, other_parts = placements(members, others)
     first, subjects = _variance_of_mean(member_parts, member_clusters)
     second, other_subjects = _variance_of_mean(other_parts, other_clusters)
     se = math.sqrt(first + second)
     return Auc(float(member_parts.mean()), se, len(members), len(others), (subjects, other_subjects))
+
+
+def placements(members: Array, others: Array) -> tuple[Array, Array]:
+    """For each member the share of others below it, for each other that of members above it: both average to the AUC.
+
+    They are the influences that DeLong's variance is made of; ties count one half.
+    """
+    return _share_below(np.sort(others), members), 1.0 - _share_below(np.sort(members), others)
 
 
 def _share_below(sorted_values: Array, at: Array) -> Array:
