@@ -9,6 +9,7 @@ from pyarrow import parquet
 
 from service.catalogue.lineage import CANARY_PREFIX, LINEAGE
 from tests.e2e.world import RECIPE, World, checked, write_digits
+from workers.lineage.reserve import RESERVE, read_reserve
 from workers.lineage.store import ModelHistory
 from workers.modeling.training_record import read_record
 
@@ -93,8 +94,6 @@ def test_the_lineage_of_a_retired_version_ends_with_it(remembering: World) -> No
 
 
 def test_a_person_of_the_reserve_is_answered_and_leaves_it(remembering: World, data: Path) -> None:
-    from workers.lineage.reserve import read_reserve
-
     world = remembering
     reserve = read_reserve(serving_directory(world) / LINEAGE)
     table = parquet.read_table(data, columns=["record_id", "subject_id"]).to_pydict()
@@ -106,11 +105,18 @@ def test_a_person_of_the_reserve_is_answered_and_leaves_it(remembering: World, d
     assert len(world.versions(NAME)) == before
     tombstones = {row[0] for row in world.sql("select record_id from tombstones")}
     assert records_of(data, person) <= tombstones
+    # Nothing was published; the serving version's list has lost them all the same.
+    shortened = serving_directory(world) / LINEAGE / RESERVE
+    assert read_reserve(shortened.parent) == reserve - tombstones
+    assert records_of(data, person) <= reserve
+    assert shortened.stat().st_mode & 0o777 == 0o600
     again = world.wait(world.post(person, model=NAME)["id"])
     assert again["targets"][0]["outcome"] == "already_deleted"
     # The next version's reserve is drawn without them, and no order log ever names them.
     other = people_by_first_step(data, ModelHistory(serving_directory(world)))[0]
-    world.wait(world.post(other, model=NAME)["id"])
+    done = world.wait(world.post(other, model=NAME)["id"])
+    report = world.get(f"/v1/deletion-requests/{done['id']}/report.json")["targets"][0]
+    assert [attempt["method"] for attempt in report["attempts"]] == ["replay"]
     directory = serving_directory(world)
     assert not read_reserve(directory / LINEAGE) & tombstones
     assert not np.isin(ModelHistory(directory).records.ids, sorted(tombstones)).any()

@@ -35,6 +35,8 @@ class CheckpointFacts(BaseModel):
 class Lineage(BaseModel):
     """lineage.json. `files` maps the other files to their SHA-256; `epoch_steps` are optimiser steps of one epoch.
 
+    All of it is as the training left it. A reserve that people were taken out of since is another file than it names.
+
     `edited` is true where the weights beside it did not come out of the log alone: the log is the training's, without
     the records that were forgotten since, and repeating it is still exact.
     """

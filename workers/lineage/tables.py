@@ -23,6 +23,11 @@ def write_table(table: pa.Table, path: Path) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(draft, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # or a power cut could bring the old table back
+    finally:
+        os.close(folder)
 
 
 def read_table(path: Path, columns: Collection[str]) -> pa.Table | None:

@@ -1,27 +1,35 @@
 """Stage attest: the evidence of the job, and a report for every request whose last model has answered."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from service.catalogue.lineage import LINEAGE
 from service.database import clock, reading
+from service.datasets import service as datasets
 from service.deletion import lifecycle, repository
 from service.deletion.models import DeletionRequest, RequestTarget
 from service.deletion.states import FINAL
 from service.jobs import events, leases, service
+from service.registry import service as registry
 from service.registry.models import Version
 from service.reports import service as reports
 from service.reports.facts import RequestFacts, TargetFacts
 from service.reports.schema import Outcome
+from workers.lineage.reserve import forget_reserved
 from workers.tasks.evidence import evidence_of, score_files
 from workers.tasks.work import Work
 
 
 def run(work: Work) -> None:
     """Write evidence, answer each request, and go on. Every step may be repeated after a crash."""
+    if work.job.new_version_id is None:
+        _clear_reserves(work)
     published = _publication(work)
     reports.write_job_evidence(evidence_of(work), score_files(work))
     with reading() as session:
@@ -33,6 +41,18 @@ def run(work: Work) -> None:
     with work.fenced() as session:
         events.emit(session, work.job.id, "stage", stage="attest", status="done", reports=len(request_ids))
         leases.move_on(session, work.job.id, "notify")
+
+
+def _clear_reserves(work: Work) -> None:
+    """Nothing is published that would leave them out, so the versions' lists of the reserve lose the deleted now.
+
+    The tombstones are committed: whatever reads a list from here on, or has read it before, leaves them out anyhow.
+    """
+    with work.fenced() as session:
+        gone = datasets.tombstones(session, work.model.id)
+        for version in registry.versions(session, work.model.id):
+            with suppress(FileNotFoundError):  # the sweeper has just destroyed that one
+                forget_reserved(Path(version.path) / LINEAGE, gone)
 
 
 def _publication(work: Work) -> dict[str, Any]:

@@ -8,7 +8,14 @@ import pytest
 
 from service.errors import BadModel, BadParameters
 from tests.workers.factories import conversations, digits
-from workers.lineage.reserve import read_reserve, reserve_digest, split_reserve, why_nobody, write_reserve
+from workers.lineage.reserve import (
+    forget_reserved,
+    read_reserve,
+    reserve_digest,
+    split_reserve,
+    why_nobody,
+    write_reserve,
+)
 from workers.modeling.records import MemoryRecords
 
 KEY = b"r" * 32
@@ -140,6 +147,27 @@ def test_the_reserve_comes_back_from_disk_readable_by_its_owner_alone(tmp_path: 
     path.write_bytes(b"something else")
     with pytest.raises(BadModel, match=r"reserve\.parquet"):
         read_reserve(tmp_path)
+
+
+def test_whoever_is_deleted_leaves_the_list_and_nothing_else_changes(tmp_path: Path) -> None:
+    assert forget_reserved(tmp_path, ["a"]) == 0
+    assert list(tmp_path.iterdir()) == []
+    write_reserve(["a", "b", "ä"], tmp_path)
+    path = tmp_path / "reserve.parquet"
+    before = path.read_bytes()
+    assert forget_reserved(tmp_path, ["c", "aa"]) == forget_reserved(tmp_path, []) == 0
+    assert path.read_bytes() == before
+    assert forget_reserved(tmp_path, ["b", "ä", "c"]) == 2
+    assert read_reserve(tmp_path) == {"a"}
+    assert "ä".encode() not in path.read_bytes()
+    assert forget_reserved(tmp_path, ["b", "ä", "c"]) == 0
+    assert forget_reserved(tmp_path, {"a"}) == 1
+    assert read_reserve(tmp_path) == set()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["reserve.parquet"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_bytes(b"something else")
+    with pytest.raises(BadModel, match=r"reserve\.parquet"):
+        forget_reserved(tmp_path, ["a"])
 
 
 def test_the_digest_is_of_the_members_alone() -> None:
