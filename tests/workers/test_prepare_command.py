@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import select, update
@@ -62,8 +62,15 @@ def _worker(*steps: Callable[[str], Any]) -> Thread:
     return thread
 
 
+def _until_said(line: str) -> None:
+    """Until the command, which runs in this very process, has written it; what a test asserts afterwards, if never."""
+    deadline = time.monotonic() + 30
+    while line not in cast(Any, sys.stderr).getvalue() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def test_it_queues_the_building_and_follows_it_until_the_pool_is_ready(run: Callable[..., Any]) -> None:
-    worker = _worker(plan, lambda _: time.sleep(0.7), train_waiting, settle)
+    worker = _worker(plan, lambda _: _until_said("building, 0 of 8"), train_waiting, settle)
     code, out, err = run("--references", str(COUNT), "--seed", "5", "--json")
     worker.join()
     assert code == 0, err
