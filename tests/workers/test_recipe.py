@@ -76,6 +76,19 @@ def test_what_is_switched_off_is_off_however_it_is_written(tmp_path: Path) -> No
     assert not recipe.sharding.on
 
 
+def test_a_switch_that_is_newer_than_a_model_changes_no_digest_until_it_is_used(tmp_path: Path) -> None:
+    """Replay and the check of provenance compare digests of recipes that were taken before there was this switch."""
+    recipe = load_recipe(write(tmp_path, GOOD))
+    assert set(recipe.model_dump(mode="json")["lineage"]) == {"checkpoints", "canaries", "reserve", "storage"}
+    off = load_recipe(write(tmp_path, GOOD + "[lineage]\nduplicates = false\n"))
+    assert off.lineage.duplicates == "off"
+    assert recipe_digest(off) != recipe_digest(recipe)
+    assert parse_recipe(off.model_dump(mode="json")) == off
+    assert parse_recipe(recipe.model_dump(mode="json")) == recipe
+    with pytest.raises(BadRecipe, match=r"lineage\.duplicates"):
+        load_recipe(write(tmp_path, GOOD + '[lineage]\nduplicates = "sometimes"\n'))
+
+
 def test_lineage_is_on_by_default_and_off_in_a_bare_recipe(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, GOOD))
     assert (recipe.lineage.checkpoints, recipe.lineage.canaries, recipe.lineage.storage) == ("auto", 0.01, 2 << 30)

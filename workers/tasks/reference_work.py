@@ -147,9 +147,15 @@ def _plan(work: _Work) -> None:
 
 
 def _know_duplicates(work: _Work) -> None:
-    """A model that was trained elsewhere has no table of near-duplicates: it is made now, from the data."""
+    """A model that was trained elsewhere has no table of near-duplicates: it is made now, from the data.
+
+    Not where the model's own recipe switches the search off.
+    """
     from workers.lineage.duplicates import find_duplicates, read_duplicates, write_duplicates
 
+    own = recipe_of(work.model, work.version)
+    if own is not None and own.lineage.duplicates == "off":
+        return
     folder = Path(work.version.path) / LINEAGE
     if read_duplicates(folder) is not None:
         return
