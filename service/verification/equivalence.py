@@ -41,13 +41,14 @@ def equivalence(estimate: float, se: float, df: float, margin: float, alpha: flo
     """Two one-sided tests at `alpha` each (Schuirmann 1987) of an estimate with a normal or Student's t error.
 
     Pass: the 1 - 2 alpha interval lies inside (-margin, margin). Fail: the 95 % interval lies outside of it, on either
-    side. Otherwise inconclusive, always so for less than one degree of freedom. Raises ValueError where se or margin
-    are not positive: a variance of zero, estimated from few records, is no evidence of having no error.
+    side. Otherwise inconclusive, always so for less than one degree of freedom, where the intervals are infinite.
+    Raises ValueError where se or margin are not positive: a variance of zero, estimated from few records, is no
+    evidence of having no error.
     """
-    if not (0 < se < math.inf and margin > 0 and math.isfinite(estimate)):
-        raise ValueError("an equivalence test takes a finite estimate, and a standard error and margin above zero")
     if df < 1:
         return Equivalence("inconclusive", 1.0, _ALL, _ALL)
+    if not (0 < se < math.inf and margin > 0 and math.isfinite(estimate)):
+        raise ValueError("an equivalence test takes a finite estimate, and a standard error and margin above zero")
     ci, ci95 = (_around(estimate, quantile(1 - tail, df) * se) for tail in (alpha, 0.025))
     p_value = max(_tail((estimate + margin) / se, df), _tail((margin - estimate) / se, df))
     outcome: Verdict = "inconclusive"

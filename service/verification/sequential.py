@@ -57,7 +57,7 @@ class Wager:
     peak: float = 0.0
 
     def __post_init__(self) -> None:
-        """What comes back from storage is checked: a wager that was tampered with is not continued."""
+        """Checked here, so that a damaged document does not come back from storage as a wager."""
         if not (0 < self.null < 1 and 0 <= self.total <= self.count and 0 <= self.peak < math.inf):
             raise ValueError(
                 "these numbers are no wager: null within 0 and 1, total within 0 and count, peak from 0 on"

@@ -52,7 +52,7 @@ def test_p_is_the_greater_of_two_one_sided_ones(df: float) -> None:
 def test_both_directions_fail_and_few_people_never_pass() -> None:
     assert equivalence(0.2, 0.02, 50, 0.05).outcome == "fail"
     assert equivalence(-0.28, 0.02, 50, 0.05).outcome == "fail"
-    assert equivalence(0.0, 0.001, 0, 0.05).outcome == "inconclusive"
+    assert equivalence(0.0, math.nan, 0, 0.05).outcome == "inconclusive"
     for wrong in ((0.0, 0.0, 9, 0.05), (0.0, 0.1, 9, 0.0), (math.nan, 0.1, 9, 0.05), (0.0, math.nan, 9, 0.05)):
         with pytest.raises(ValueError, match="equivalence"):
             equivalence(*wrong)
