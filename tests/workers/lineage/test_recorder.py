@@ -9,11 +9,11 @@ import pytest
 from service.catalogue.lineage import LINEAGE
 from service.catalogue.recipes import Recipe, parse_recipe
 from tests.workers import factories
-from tests.workers.factories import MemoryRecords
 from workers.lineage.duplicates import DUPLICATES, find_duplicates, read_duplicates
 from workers.lineage.facts import read_facts
 from workers.lineage.recorder import TrainingRecorder, carry_over
 from workers.modeling.fresh import Provenance
+from workers.modeling.records import MemoryRecords
 from workers.modeling.train import train_by_recipe
 from workers.planning.attempt import run_attempt
 from workers.planning.problems import Line, build_problem, open_line
@@ -30,7 +30,7 @@ def _recipe(**lineage: Any) -> Recipe:
 
 def _copied() -> MemoryRecords:
     """Images of which 10 and 20 are copies of 0, 30 is one of 5, and 41 is one of 40."""
-    data, _ = factories.digits(96, 10)
+    data: MemoryRecords = factories.digits(96, 10)[0]
     for copy, original in ((10, 0), (20, 0), (30, 5), (41, 40)):
         for column in data.columns.values():
             column[copy] = column[original]
