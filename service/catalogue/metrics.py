@@ -147,4 +147,12 @@ METRICS: tuple[MetricSpec, ...] = (
         needs=("retrained",),
         summary="divergence of margins from retrained models, record by record, Gaussian form for few models",
     ),
+    MetricSpec(
+        name="klom",
+        target="workers.metrics.klom:klom",
+        role="diagnostic",
+        direction="near that of retrain to retrain",
+        needs=("retrained",),
+        summary="the same in its published histogram form, from 50 retrained models on",
+    ),
 )
