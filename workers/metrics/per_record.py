@@ -13,7 +13,9 @@ Records of one model move together (a seed that makes it surer makes it surer of
 
 References are trained on less than the served model, so z has a bias and a wrong scale. With 1,000 held-out records
 under the same model their median, robust standard deviation and tail replace the assumed ones (an empirical null, Efron
-2004). With fewer, Student's t is taken at its word.
+2004). With fewer, Student's t is taken at its word. An empirical null forgives what a candidate does to all records
+alike: gradient ascent that spreads held-out z eightfold lets a forgotten record lie eight times as far away. So `scale`
+stands beside every answer, and `smallest_detectable` grows with it.
 """
 
 import math
@@ -44,9 +46,10 @@ class PerRecord:
 
     `estimate` is the mean z, `ci90` for equivalence and `ci95` for failure; `smallest_p` the smallest Holm-adjusted p
     on the member side; `share` of records whose own p is at most 0.05, which is 0.05 without a leak; `margin` the M for
-    so many records. Known before any score of the candidate: `power_at_zero`, the probability that `ci90` lies inside
-    (-M, M) without a leak, and `smallest_detectable`, the mean shift in standard deviations between retrained models
-    that a one-sided test at 5 % finds with 80 % power.
+    so many records. From sizes and the null alone: `power_at_zero`, the probability that `ci90` lies inside (-M, M)
+    without a leak, and `smallest_detectable`, the mean shift in standard deviations between retrained models that a
+    one-sided test at 5 % finds with 80 % power. `centre` and `scale` of the null are 0 and 1 where it is assumed: far
+    from these, the candidate treats never-seen records unlike any reference does, which the estimate does not show.
     """
 
     estimate: float
@@ -60,6 +63,8 @@ class PerRecord:
     n: int
     rho: float
     null: Literal["empirical", "student"]
+    centre: float
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,8 @@ def per_record(z: Array, held_out: HeldOut, references: int, freedom: float, rho
         n=n,
         rho=rho,
         null="student" if null.tail is None else "empirical",
+        centre=null.centre,
+        scale=null.scale,
     )
 
 

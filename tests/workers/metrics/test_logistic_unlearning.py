@@ -1,4 +1,4 @@
-"""Both membership AUCs on models whose retrain is exact: logistic regression, 40 of 600 records forgotten, 20 worlds.
+"""The attacks on models whose retrain is exact: logistic regression, 40 of 600 records forgotten, 20 worlds.
 
 The original leaks, a retrain and one Newton step towards it do not, and gradient ascent gives itself away on the other
 side: below 0.5 is no pass. Newton's parameters are still a sixth of the way from the retrain, so that distance between
@@ -13,7 +13,10 @@ import pytest
 
 from service.verification.statistics import Array, Auc, clustered_mean
 from workers.metrics.membership_auc import membership_auc
-from workers.metrics.reference_auc import Judged, ReferenceAuc, reference_auc
+from workers.metrics.per_record import HeldOut, PerRecord, correlation, per_record
+from workers.metrics.reference_auc import Judged, ReferenceAuc, calibrated_scores, pooled_variance, reference_auc
+from workers.metrics.rmia import Signals, rmia
+from workers.metrics.two_version_auc import Versions, two_version_auc
 
 WIDTH, TRAIN, FORGET, HELD_OUT, REFERENCES, WORLDS = 100, 600, 40, 1000, 16, 20
 MARGIN = 0.05
@@ -84,6 +87,50 @@ class World:
         assert isinstance(found, ReferenceAuc)
         return found.auc
 
+    def one_reference(self, model: str) -> Auc:
+        """RMIA with the first reference; the second half of the held-out records is the population."""
+        half = HELD_OUT // 2
+        parts = self.forget, self.held_out.part(slice(0, half)), self.held_out.part(slice(half, HELD_OUT))
+        signals = [
+            Signals(-np.logaddexp(0, -part.scores(self.models[model])), 1 / (1 + np.exp(-part.scores(reference))))
+            for part, reference in ((part, self.references[0]) for part in parts)
+        ]
+        found = rmia(signals[0], signals[1], signals[2], (np.arange(FORGET), np.arange(half)))
+        assert isinstance(found, Auc)
+        return found
+
+    def two_versions(self, model: str) -> Auc:
+        forget, held_out = (
+            Versions(part.scores(self.models["original"]), part.scores(self.models[model]), np.arange(len(part.labels)))
+            for part in (self.forget, self.held_out.part(slice(0, 300)))
+        )
+        found = two_version_auc(forget, held_out, seed=0)
+        assert isinstance(found, Auc)
+        return found
+
+    def single_records(self, model: str, rho: float, held_out: int) -> PerRecord:
+        """With z of so many held-out records to take the null from."""
+        parts = self.judged(self.forget, model, "f"), self.judged(self.held_out, model, "h")
+        pooled = pooled_variance(parts[1].variance, parts[1].count)
+        z, others = (calibrated_scores(p.scores, p.mean, p.variance, p.count, pooled)[1] for p in parts)
+        null = HeldOut(others[:held_out], parts[1].subjects[:held_out])
+        found = per_record(z, null, REFERENCES, REFERENCES + 3, rho)
+        assert isinstance(found, PerRecord)
+        return found
+
+    def rho(self) -> float:
+        """Between held-out records of one model: each reference in turn judged by the others."""
+        said = np.stack([self.held_out.scores(weights) for weights in self.references])
+        count, judged = np.full(HELD_OUT, REFERENCES - 1.0), []
+        for at in range(REFERENCES):
+            others = np.delete(said, at, axis=0)
+            variance = others.var(axis=0, ddof=1)
+            pooled = pooled_variance(variance, count)
+            judged.append(calibrated_scores(said[at], others.mean(axis=0), variance, count, pooled)[1])
+        found = correlation(np.concatenate(judged), np.repeat(np.arange(REFERENCES), HELD_OUT))
+        assert isinstance(found, float)
+        return found
+
 
 def world(seed: int) -> World:
     draw = np.random.default_rng(seed)
@@ -110,6 +157,7 @@ def worlds() -> tuple[World, ...]:
     return tuple(world(seed) for seed in range(WORLDS))
 
 
+@cache
 def pooled(model: str, attack: str) -> tuple[float, tuple[float, float], tuple[float, float]]:
     """Mean AUC over the worlds, its 90 % and its 95 % interval."""
     aucs = np.array([getattr(each, attack)(model).auc for each in worlds()])
@@ -149,6 +197,42 @@ def test_the_original_fails_when_pooled_and_shows_little_in_one_world() -> None:
 def test_gradient_ascent_fails_on_the_other_side_pooled_and_world_by_world(attack: str) -> None:
     assert pooled("ascent", attack)[2][1] < 0.5 - MARGIN
     assert np.mean([getattr(each, attack)("ascent").interval(0.95)[1] < 0.5 - MARGIN for each in worlds()]) >= 0.8
+
+
+def test_one_reference_is_enough_for_rmia() -> None:
+    assert pooled("original", "one_reference")[2][0] > 0.5 + 0.02
+    low, high = pooled("retrain", "one_reference")[1]
+    assert 0.5 - MARGIN < low < high < 0.5 + MARGIN
+    assert pooled("ascent", "one_reference")[2][1] < 0.5 - MARGIN
+
+
+def test_an_exact_retrain_names_the_deleted_to_whoever_kept_the_original() -> None:
+    assert pooled("retrain", "two_versions")[2][0] > 0.65
+    assert pooled("retrain", "two_versions")[0] > pooled("original", "two_versions")[0] + 0.1
+    low, high = pooled("original", "two_versions")[2]  # twice the same model: the little that the original shows
+    assert low < 0.56
+    assert high < 0.65
+
+
+def test_single_records_of_a_retrain_pass_and_ascent_fails_unless_the_null_has_widened_with_it() -> None:
+    rhos = [each.rho() for each in worlds()]
+    assert 0 < np.mean(rhos) < 0.05
+    found = {
+        (model, held_out): [each.single_records(model, rho, held_out) for each, rho in zip(worlds(), rhos, strict=True)]
+        for model in ("original", "retrain", "ascent")
+        for held_out in (0, HELD_OUT)
+    }
+    for held_out in (0, HELD_OUT):
+        retrained, original = found["retrain", held_out], found["original", held_out]
+        assert np.mean([each.ci95[0] <= 0 <= each.ci95[1] for each in retrained]) >= 0.9
+        assert all(-each.margin < each.ci90[0] and each.ci90[1] < each.margin for each in retrained)
+        assert np.mean([each.smallest_p < 0.01 for each in retrained]) <= 0.1
+        assert np.mean([each.estimate for each in original]) > np.mean([each.estimate for each in retrained]) + 0.2
+    assert all(each.ci95[1] < -each.margin for each in found["ascent", 0])
+    assert min(each.scale for each in found["ascent", HELD_OUT]) > 4
+    assert max(each.scale for each in found["retrain", HELD_OUT]) < 1.5
+    widened = found["ascent", HELD_OUT]
+    assert np.mean([each.ci95[0] > -each.margin for each in widened]) > 0.5
 
 
 def test_newton_is_good_in_outputs_with_parameters_that_are_not_the_retrains() -> None:

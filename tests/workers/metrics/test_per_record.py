@@ -101,6 +101,9 @@ def test_an_empirical_null_takes_bias_scale_and_the_common_part_out() -> None:
     assert np.mean([found.ci95[0] <= 0 <= found.ci95[1] for found in assumed]) < 0.3
     assert np.mean([found.smallest_p < 0.01 for found in empirical]) <= 0.03
     assert np.mean([found.smallest_p < 0.01 for found in assumed]) > 0.2
+    assert np.mean([found.centre for found in empirical]) == pytest.approx(-1.0, abs=0.2)
+    assert np.mean([found.scale for found in empirical]) == pytest.approx(2 * np.sqrt(0.8), rel=0.02)
+    assert {(found.centre, found.scale) for found in assumed} == {(0.0, 1.0)}
     # A shift of one retrain standard deviation is two units of such a z.
     assert empirical[0].smallest_detectable == pytest.approx(2 * np.sqrt(0.8) * 2.49 * np.sqrt(17 / 16 / 30), rel=0.1)
 
