@@ -148,6 +148,8 @@ def test_rank_one_limits() -> None:
     assert (found > limit).mean() <= 0.005
     # With shared references the binomial limit is exceeded more often than it says.
     assert (found > 2).mean() > 0.009
+    # 305 x 304 x 303 / 1,329 x 1,328 x 1,327 = 1.2 % for three or more.
+    assert [rank_one_limit(305, REFERENCES, level) for level in (0.98, 0.99)] == [2, 3]
     assert rank_one_limit(2, 1, 0.999999) == 2
 
 

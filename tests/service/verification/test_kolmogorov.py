@@ -49,6 +49,13 @@ def test_bounds_cover_and_find_a_shift(shift: float) -> None:
     assert low > 0.2 or shift < 2
 
 
+def test_bounds_are_those_of_massart() -> None:
+    # Half of the error for each sample: 2 exp(-2 n reach^2) = 0.025.
+    low, high = Distance(0.5, 200, 800).interval()
+    reach = math.sqrt(math.log(80) / 400) + math.sqrt(math.log(80) / 1600)
+    assert (low, high) == pytest.approx((0.5 - reach, 0.5 + reach))
+
+
 def test_separate_samples_and_none() -> None:
     assert kolmogorov(np.zeros(5), np.ones(7)) == Distance(1.0, 5, 7)
     for wrong in (np.array([]), np.array([math.nan])):

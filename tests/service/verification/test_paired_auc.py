@@ -97,13 +97,20 @@ def test_intervals_cover(first: int, second: int, each: int, shifts: tuple[float
 @pytest.mark.parametrize("shared", [0.3, 0.95])
 def test_intervals_near_one_are_wide_enough(shifts: tuple[float, float], shared: float) -> None:
     # Student's t alone held the true difference in 87 to 95 % of draws where the two differ.
-    random, held = np.random.default_rng(7), 0
+    random, held, widths = np.random.default_rng(7), 0, []
     true = normal_cdf(shifts[0] / math.sqrt(2)) - normal_cdf(shifts[1] / math.sqrt(2))
     for _ in range(500):
         members, others = scores(random, 50, 1, shifts, shared), scores(random, 200, 1, (0.0, 0.0), shared)
-        low, high = paired_auc(members, others, np.arange(50), np.arange(200)).interval(0.95)
+        found = paired_auc(members, others, np.arange(50), np.arange(200))
+        low, high = found.interval(0.95)
         held += low <= true <= high
+        (least, most), (other_least, other_most) = (one.interval(0.95) for one in (found.first, found.second))
+        apart = math.hypot(found.first.auc - least, other_most - found.second.auc)
+        apart += math.hypot(most - found.first.auc, found.second.auc - other_least)
+        widths.append((high - low) / apart)
     assert held / 500 >= 0.95
+    # What the models share still narrows them.
+    assert np.median(widths) < (0.9 if shared > 0.5 else 1.0)
 
 
 def test_ignoring_people_would_cover_too_little() -> None:
@@ -137,8 +144,11 @@ def test_the_same_scores_twice_still_have_a_width_that_hangs_on_people() -> None
     assert fewer.interval(0.95)[1] > 10 * high
     one = paired_auc((members, members), (others, others), np.zeros(400), np.arange(400))
     assert (one.interval(0.95), one.p_value()) == ((-1.0, 1.0), 1.0)
-    apart = AucDifference(Auc(1.0, 0.0, 9, 9, (9, 9)), Auc(0.0, 0.0, 9, 9, (9, 9)), 0.0).interval(0.95)
-    assert apart[0] < 0.7 < apart[1] == 1.0
+    level = [AucDifference(Auc(a, 0.0, 9, 9, (9, 9)), Auc(b, 0.0, 9, 9, (9, 9)), 0.0) for a, b in ((0.7, 0.3), (1, 0))]
+    assert level[0].interval(0.95) == pytest.approx(
+        (0.4 - 1.4 * (1 - 0.025 ** (1 / 9)), 0.4 + 1.4 * (1 - 0.025 ** (1 / 9)))
+    )
+    assert level[1].interval(0.95)[1] == 1.0
 
 
 def test_other_records_cannot_be_paired() -> None:
