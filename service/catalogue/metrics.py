@@ -155,4 +155,12 @@ METRICS: tuple[MetricSpec, ...] = (
         needs=("retrained",),
         summary="the same in its published histogram form, from 50 retrained models on",
     ),
+    MetricSpec(
+        name="unlearning_score",
+        target="workers.metrics.unlearning_score:unlearning_score",
+        role="diagnostic",
+        direction="1 is a further retrain; below: told apart",
+        needs=("held_out", "retrained"),
+        summary="score of the NeurIPS 2023 competition, over what retrained models score among themselves; from 8 retrained on",
+    ),
 )
