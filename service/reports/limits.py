@@ -1,13 +1,12 @@
 """What the evidence does not show, in plain sentences that depend on what was done and how much of it there was.
 
-Wording follows research/verification.md section 6: a test bounds what a named attack could have found; it proves
-no absence.
+A test bounds what a named attack could have found; it proves no absence.
 """
 
 from service.reports.facts import JobEvidence, TargetFacts
 from service.verification.limits import copies_limit, reference_limit, trace_limits
 from service.verification.schema import Check, Evaluation
-from service.verification.verdict import REFERENCE
+from service.verification.verdict import CANARIES, REFERENCE
 
 CHANCE = 0.5
 FEW_RECORDS = 33
@@ -27,7 +26,7 @@ def limits_of(target: TargetFacts, job: JobEvidence) -> list[str]:
         *_positive_control(evaluation.check("positive_control")),
         *_comparison(evaluation),
         *_people(target, job),
-        *trace_limits(evaluation.traces, evaluation.basis),
+        *trace_limits(evaluation.traces, evaluation.basis, evaluation.check(CANARIES)),
         copies_limit(evaluation.records.near_duplicates, job.task),
         reference_limit(evaluation.check(REFERENCE)),
         *_copies(job),

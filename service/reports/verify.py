@@ -310,6 +310,9 @@ def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator
     from service.verification.policy import Policy, margin_for
     from service.verification.schema import Evaluation
     from service.verification.verdict import (
+        CANARIES,
+        CANARY_CONTROL,
+        CANARY_RATE,
         CONTROL,
         MEMBERSHIP,
         REFERENCE,
@@ -322,6 +325,8 @@ def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator
     yield from disagreements(read, fixed)
     if read.policy_digest != policy["digest"]:
         yield "the evaluation was made under another policy"
-    for check in map(read.check, (MEMBERSHIP, CONTROL, REFERENCE, REFERENCE_CONTROL)):
-        if check is not None and check.margin not in (None, margin_for(fixed.auc_margin, check.n or 0)):
+    margins = dict.fromkeys((MEMBERSHIP, CONTROL, REFERENCE, REFERENCE_CONTROL), fixed.auc_margin)
+    margins |= {CANARIES: fixed.canary_margin, CANARY_CONTROL: fixed.canary_margin, CANARY_RATE: fixed.canary_rate}
+    for check in read.checks:
+        if check.id in margins and check.margin not in (None, margin_for(margins[check.id], check.n or 0)):
             yield f"{check.id}: the margin {check.margin} is not the one of the policy for {check.n} records"

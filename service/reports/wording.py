@@ -1,6 +1,6 @@
 """How numbers, times and findings are said: one place, used by every form of the report.
 
-Allowed and forbidden phrases: research/verification.md section 6.
+Nothing is ever called erased, guaranteed, certified or compliant: a test bounds what a named attack could have found.
 """
 
 from datetime import UTC, datetime
@@ -184,7 +184,9 @@ _CHECK_NAMES = {
     "memory_retention_rate": "Memory retention rate",
     "reference_auc": "Membership attack with reference models (AUC)",
     "reference_control": "The same on the old version, with reference models",
-    "companion_canaries": "Planted records",
+    "companion_canaries": "Planted records deleted along (AUC)",
+    "companion_rate": "Planted records found at a false positive rate of 5 %",
+    "canary_control": "Planted records on the old version (AUC)",
     "per_record": "Record by record, with reference models",
 }
 

@@ -8,8 +8,11 @@ _LOGS = {
 }
 
 
-def trace_limits(traces: Traces | None, basis: Basis) -> list[str]:
-    """One sentence for each thing that the model's training did not leave; none where nobody looked."""
+def trace_limits(traces: Traces | None, basis: Basis, canaries: Check | None = None) -> list[str]:
+    """One sentence for each thing that the model's training did not leave; none where nobody looked.
+
+    `canaries`: the check of those that were deleted along.
+    """
     if traces is None:
         return []
     found = []
@@ -22,7 +25,7 @@ def trace_limits(traces: Traces | None, basis: Basis) -> list[str]:
         found.append(
             f"{_LOGS[traces.log]}, so that training cannot be repeated step by step without the forgotten records."
         )
-    found.append(_canaries(traces, basis))
+    found.append(_measured(canaries) if canaries and canaries.estimate is not None else _canaries(traces, basis))
     if traces.held_out == "given":
         found.append(
             "The held-out records were supplied and not kept out of the training by a coin, so they may differ from "
@@ -42,6 +45,14 @@ def _canaries(traces: Traces, basis: Basis) -> str:
         f"{known[0].upper()}{known[1:]}, so nothing planted for the purpose shows how much a deletion like this one "
         f"leaves behind{graded}."
     )
+
+
+def _measured(canaries: Check) -> str:
+    """What planted records that were deleted along can tell, and what they cannot."""
+    told = f"{canaries.n} planted records were deleted along with these people and compared with {canaries.m} others"
+    if canaries.verdict == "info":
+        return f"{told}; {canaries.reason}, so they say nothing about this deletion."
+    return f"{told}. They were made up for the purpose, and stand for people's records without being the same."
 
 
 def why_no_canaries(traces: Traces | None) -> str:

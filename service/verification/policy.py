@@ -49,6 +49,7 @@ def _check_sizes(table: dict[str, float]) -> dict[str, float]:
 Duration = Annotated[str, AfterValidator(_check_duration)]
 Margin = Annotated[float, Field(gt=0, lt=0.5)]
 Ratio = Annotated[float, Field(gt=1, le=2)]
+Rate = Annotated[float, Field(gt=0.05, lt=1)]
 Sizes = AfterValidator(_check_sizes)
 
 
@@ -89,13 +90,20 @@ class BatchPolicy(_Section):
 
 
 class VerificationPolicy(_Section):
-    """Error rate and margins. A table maps "records at least" to a margin; below its smallest nothing is measured."""
+    """Error rate and margins. A table maps "records at least" to a margin; below its smallest nothing is measured.
+
+    `companions` canaries are deleted along with each approximate edit, where the model holds so many; `canary_margin`
+    bounds their AUC and `canary_rate` the share of them found at a false-positive rate of 5 %.
+    """
 
     alpha: float = Field(0.05, gt=0, le=0.2)
     auc_margin: Annotated[dict[str, Margin], Sizes] = {"300": 0.05, "75": 0.10, "33": 0.15}
     utility_margin: Annotated[dict[str, Margin], Sizes] = {"3000": 0.015, "1000": 0.025, "300": 0.04}
     perplexity_margin: Annotated[dict[str, Ratio], Sizes] = {"3000": 1.03, "1000": 1.05, "300": 1.10}
     min_subjects: int = Field(10, ge=2)
+    companions: int = Field(73, ge=0, le=1000)
+    canary_margin: Annotated[dict[str, Margin], Sizes] = {"305": 0.05, "73": 0.10}
+    canary_rate: Annotated[dict[str, Rate], Sizes] = {"305": 0.12, "73": 0.15}
 
 
 class ApprovalPolicy(_Section):

@@ -14,7 +14,8 @@ from service.verification.schema import Basis, Check, Evaluation, Grade, Outcome
 MEMBERSHIP, CONTROL, BLIND = "membership_auc", "positive_control", "blind_baseline"
 REFERENCE, REFERENCE_CONTROL = "reference_auc", "reference_control"
 UTILITY, PROVENANCE, SANITY, DISTINCT = "utility", "provenance", "sanity", "distinct"
-CANARIES, NOT_RUN = "companion_canaries", "not run: "
+CANARIES, CANARY_RATE, CANARY_CONTROL = "companion_canaries", "companion_rate", "canary_control"
+NOT_RUN = "not run: "
 ACCURACY, PERPLEXITY = "accuracy difference", "perplexity ratio"
 CHANCE = 0.5
 BLIND_LIMIT = 0.55
@@ -36,8 +37,8 @@ Judged = tuple[Outcome, str | None]
 def judge_auc(check: Check, control: Check | None, blind: Check | None, policy: VerificationPolicy) -> Judged:
     """Membership AUC: equivalence to 0.5 on both sides, unless the comparison itself says nothing.
 
-    The positive control can only take a pass away: where the same attack did not find the records in the original
-    (verification 7.6), finding nothing in the candidate is no evidence. A separating blind baseline takes either away.
+    The positive control can only take a pass away: where the same attack did not find the records in the original,
+    finding nothing in the candidate is no evidence. A separating blind baseline takes either away.
     """
     unusable = _why_unmeasurable(check, policy)
     if unusable or check.ci is None or check.ci95 is None or check.margin is None:
@@ -135,7 +136,9 @@ def _judged(check: Check, by_id: Mapping[str, Check], basis: Basis, policy: Veri
         role = "gate" if basis == "measurement" else "diagnostic"
     elif check.id == REFERENCE:
         judged = judge_reference_auc(check, by_id.get(REFERENCE_CONTROL), policy)
-    elif check.id in (CONTROL, REFERENCE_CONTROL):
+    elif check.id in (CANARIES, CANARY_RATE):
+        judged, role = _judge_canaries(check, by_id.get(CANARY_CONTROL), basis)
+    elif check.id in (CONTROL, REFERENCE_CONTROL, CANARY_CONTROL):
         judged = _judge_control(check)
     elif check.id == BLIND:
         judged = _judge_blind(check)
@@ -154,6 +157,28 @@ def _judged(check: Check, by_id: Mapping[str, Check], basis: Basis, policy: Veri
 def _utility_gates(check: Check, policy: VerificationPolicy) -> bool:
     table = policy.perplexity_margin if check.statistic == PERPLEXITY else policy.utility_margin
     return margin_for(table, check.n or 0) is not None
+
+
+def _judge_canaries(check: Check, control: Check | None, basis: Basis) -> tuple[Judged, Role]:
+    """Canaries gate where the original gives them away: those that it never took in show nothing of a deletion."""
+    if check.estimate is None or check.ci is None or check.ci95 is None:
+        return ("info", check.reason), "diagnostic"
+    if check.margin is None:
+        return ("info", f"{check.n} canaries are fewer than the policy has a margin for"), "diagnostic"
+    if control is None or control.margin is None or not detectable(control, control.margin):
+        return ("info", "the attack does not find these canaries in the original either"), "diagnostic"
+    role: Role = "gate" if basis == "measurement" else "diagnostic"
+    if check.id == CANARIES:
+        low, high = CHANCE - check.margin, CHANCE + check.margin
+        if check.ci95[1] < low:
+            return ("fail", "deleted canaries look less familiar than ones never trained on: over-forgotten"), role
+        inside = low < check.ci[0] and check.ci[1] < high
+    else:
+        high = check.margin
+        inside = check.ci[1] <= high
+    if check.ci95[0] > high:
+        return ("fail", "canaries that were deleted along still look like members of the training data"), role
+    return (("pass", None) if inside else ("inconclusive", "the interval reaches over the margin")), role
 
 
 def _judge_control(check: Check) -> Judged:
@@ -181,7 +206,7 @@ def decide(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, Grade | None
     verdict = _combine(checks, basis)[0]
     if verdict != "pass":
         return verdict, None
-    # B needs a qualified method and powered companion canaries (verification 8.3). This release qualifies none, and
+    # B needs a qualified method and companion canaries with power. This release qualifies none, and
     # without canaries C is the most there can be: so every measured pass is C, also at the narrow margin.
     return verdict, "A" if basis == "procedure" else "C"
 

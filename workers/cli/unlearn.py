@@ -24,6 +24,7 @@ from workers.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from service.verification.policy import Policy
     from service.verification.statistics import NotMeasurable
     from workers.modeling.problem import Context, Problem
     from workers.planning.attempt import AttemptResult
@@ -46,7 +47,7 @@ def unlearn(
     holdout: Annotated[Path | None, typer.Option(help="Records of people who were never trained on.")] = None,
     params: Annotated[str, typer.Option(help="Parameters of the method, as JSON.")] = "{}",
     recipe: Annotated[Path | None, typer.Option(help="For models trained elsewhere.")] = None,
-    policy: Annotated[Path | None, typer.Option(help="TOML; for auto.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="TOML: ladder and gate of auto, canaries of an edit.")] = None,
     references: Pool = None,
     columns: Columns = "",
     device: Device = "",
@@ -54,6 +55,7 @@ def unlearn(
     as_json: AsJson = False,
 ) -> None:
     """Run one method, or with --method auto the service's ladder and gate; exit 0 when a candidate was written."""
+    from service.verification.policy import load_policy
     from workers.planning.attempt import run_attempt
     from workers.planning.problems import build_problem, open_line
 
@@ -62,13 +64,16 @@ def unlearn(
     records = open_data(data, task, columns)
     held_out = open_data(holdout, task, columns) if holdout else None
     line = open_line(model, task, records, held_out, digest_of(holdout) if holdout else None)
-    problem = build_problem(line, read_ids(forget), choose_recipe(recipe, model), digest_of(data), _pairs(columns))
+    rules = load_policy(policy)
+    companions = rules.verification.companions if _edits(method) else None
+    asked = read_ids(forget), choose_recipe(recipe, model), digest_of(data), _pairs(columns)
+    problem = build_problem(line, *asked, companions)
     if references is not None:
         problem = _with_references(problem, references, holdout, method)
     with running(device, _seed(seed, problem), method) as context:
         if method == "auto":
             gate = gate_references(references, task, data, holdout)
-            told = _climb(problem, line, context, policy, out, gate)
+            told = _climb(problem, line, context, rules, out, gate)
         else:
             told = _described(run_attempt(method, chosen, problem, context, out))
     if as_json:
@@ -77,6 +82,13 @@ def unlearn(
         typer.echo(_sentence(told))
     if not told.get("out"):
         raise typer.Exit(1)
+
+
+def _edits(method: str) -> bool:
+    """Whether it edits the weights as they are, instead of training again."""
+    from service.catalogue.methods import find_method
+
+    return method != "auto" and find_method(method).kind == "approximate"
 
 
 def _seed(given: int | None, problem: "Problem") -> int:
@@ -141,15 +153,14 @@ def _climb(
     problem: "Problem",
     line: "Line",
     context: "Context",
-    policy: Path | None,
+    policy: "Policy",
     out: Path,
     references: "References | NotMeasurable",
 ) -> dict[str, Any]:
     """The ladder of the service: each rung from the base weights, judged, until one passes."""
-    from service.verification.policy import load_policy
     from workers.planning.climb import climb
 
-    climbed = climb(problem, line, load_policy(policy), context, out, references)
+    climbed = climb(problem, line, policy, context, out, references)
     best = _described(climbed.passed) if climbed.passed else {"schema": SCHEMA, "out": None}
     return best | {"method": "auto", "plan": climbed.plan.model_dump(mode="json"), "attempts": climbed.attempts}
 

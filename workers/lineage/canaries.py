@@ -11,6 +11,7 @@ all contents and coins is made before the training: nobody can choose afterwards
 """
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -129,18 +130,32 @@ def verify_commitment(canaries: CanarySet, commitment: str) -> bool:
     return _commitment(canaries.records, canaries.coins, canaries.nonce) == commitment
 
 
-def spend(canaries: CanarySet, count: int, seed: int) -> tuple[list[str], CanarySet]:
-    """(ids, canaries): `count` planted canaries not yet spent, and the set with these marked as spent.
+def companions(canaries: CanarySet, count: int) -> list[str]:
+    """Ids of `count` planted canaries not yet spent, sorted; none where fewer are left.
 
-    Raises BadParameters where fewer are left: a full training plants new ones.
+    The same for every attempt on the same version, and drawn by the sealed nonce.
     """
     left = canaries.unspent.ids.tolist()
-    if not 0 <= count <= len(left):
-        raise BadParameters(f"{count} canaries are wanted and {len(left)} are left: train anew to plant others")
-    order = sorted(left, key=lambda name: _derived(canaries.nonce, f"spend {seed} {name}"))
-    chosen = sorted(order[:count])
-    spent = canaries.spent | np.isin(canaries.records.ids, np.array(chosen, dtype=str))
-    return chosen, replace(canaries, spent=spent)
+    if not 0 < count <= len(left):
+        return []
+    return sorted(sorted(left, key=lambda name: _derived(canaries.nonce, f"spend {name}"))[:count])
+
+
+def spending(canaries: CanarySet, ids: Collection[str]) -> CanarySet:
+    """The canaries with these marked as spent too."""
+    return replace(canaries, spent=canaries.spent | np.isin(canaries.records.ids, np.array(sorted(ids), dtype=str)))
+
+
+def taken_back(canaries: CanarySet) -> CanarySet:
+    """The canaries as a training finds them that takes all planted ones in again."""
+    return replace(canaries, spent=np.zeros_like(canaries.spent))
+
+
+def newly_spent(before: CanarySet | None, after: CanarySet | None) -> MemoryRecords | None:
+    """The canaries that were deleted between two versions; None where the versions do not hold the same ones."""
+    if before is None or after is None or before.commitment != after.commitment:
+        return None
+    return before.records.subset(np.flatnonzero(before.coins & after.spent & ~before.spent).tolist())
 
 
 def write_canaries(canaries: CanarySet, folder: Path) -> None:

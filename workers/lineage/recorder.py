@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.catalogue.lineage import LINEAGE
 from service.errors import LetheError
-from workers.lineage.canaries import CanarySet, read_canaries, write_canaries
+from workers.lineage.canaries import CanarySet, read_canaries, spending, taken_back, write_canaries
 from workers.lineage.checkpoints import (
     FOLDER,
     CheckpointWriter,
@@ -27,7 +27,7 @@ from workers.lineage.reserve import write_reserve
 from workers.lineage.store import ModelHistory, RecordTable, folder_bytes, open_history, write_lineage
 from workers.modeling.observing import LineageFacts, MicroBatch, RecorderFactory, Run
 from workers.modeling.recipe import recipe_digest
-from workers.modeling.records import Records, stored_hashes
+from workers.modeling.records import Records, joined, stored_hashes
 from workers.modeling.states import state_bytes
 from workers.modeling.tasks import Predictions
 
@@ -162,27 +162,34 @@ class TrainingRecorder:
 
 
 def recorder_for(base_dir: Path, reserved: Collection[str]) -> RecorderFactory:
-    """Recorders for the trainings of a model line: they keep its canaries and its reserve and follow its history."""
+    """Recorders for the trainings of a model line: they keep its canaries and its reserve and follow its history.
+
+    A training takes in all planted canaries, those too that an edit has spent.
+    """
     canaries = read_canaries(base_dir / LINEAGE)
-    return partial(TrainingRecorder, canaries=canaries, reserved=reserved, history=open_history(base_dir))
+    planted = taken_back(canaries) if canaries is not None else None
+    return partial(TrainingRecorder, canaries=planted, reserved=reserved, history=open_history(base_dir))
 
 
-def carry_over(base_dir: Path, directory: Path, retain: Records, reserved: Collection[str]) -> LineageFacts | None:
-    """The lineage of a version that was edited: the base's with nothing but the retained records.
+def carry_over(
+    base_dir: Path, directory: Path, retain: Records, reserved: Collection[str], companions: Collection[str] = ()
+) -> LineageFacts | None:
+    """The lineage of a version that was edited: the base's with nothing but the retained records and the canaries.
 
     States from after the first exposure of any other hold its influence and are left out; so is, where the base's
-    lineage is not what its training record says, all of it (None).
+    lineage is not what its training record says, all of it (None). `companions` are canaries that the edit has spent:
+    they stay in the log, since repeating it takes them in again.
     """
     history = ModelHistory(base_dir)
     folder = directory / LINEAGE
     try:
-        known = history.places(retain)
+        canaries, duplicates = read_canaries(history.folder), read_duplicates(history.folder)
+        known = history.places(_with_canaries(retain, canaries))
         kept = np.flatnonzero(known >= 0)
         places = np.full(len(known), -1, dtype=np.int64)
         places[kept] = np.arange(len(kept))
         first, log = history.first_step_without(known), history.log.renumbered(places)
         points = [point for point in history.checkpoints if point.step <= first and point.intact]
-        canaries, duplicates = read_canaries(history.folder), read_duplicates(history.folder)
     except (LetheError, OSError):
         return None
     folder.mkdir(mode=0o700)
@@ -190,6 +197,7 @@ def carry_over(base_dir: Path, directory: Path, retain: Records, reserved: Colle
         _copy_state(point, folder)
     write_reserve(reserved, folder)
     if canaries is not None:
+        canaries = spending(canaries, companions)
         write_canaries(canaries, folder)
     if duplicates is not None:
         gone = set(history.records.ids.tolist()) - set(history.records.ids[kept].tolist())
@@ -204,6 +212,15 @@ def carry_over(base_dir: Path, directory: Path, retain: Records, reserved: Colle
         canary_commitment=canaries.commitment if canaries is not None else None,
         reserved_records=len(reserved),
     )
+
+
+def _with_canaries(retain: Records, canaries: CanarySet | None) -> Records:
+    """The retained people and every planted canary, whatever an edit has spent."""
+    if canaries is None:
+        return retain
+    planted = set(canaries.inside.ids.tolist())
+    people = [row for row, name in enumerate(np.asarray(retain.ids).tolist()) if name not in planted]
+    return joined(retain.subset(people), canaries.inside)
 
 
 def _copy_state(point: StoredCheckpoint, folder: Path) -> None:

@@ -39,7 +39,8 @@ class Problem:
     `selection` is None where no held-out set was given, `recipe` is None for a model trained elsewhere without one.
     `data_digest` is the digest of the whole data set, forgotten records included. `lineage` is what the training of
     the served model recorded, None where nothing is left of it; `reserved` are records that every training of the line
-    leaves out. `references` is None without a pool, and with one so small that all of it is the gate's.
+    leaves out. `references` is None without a pool, and with one so small that all of it is the gate's. `companions`
+    are those of the records to forget that are nobody's: canaries deleted along with an approximate edit.
     """
 
     base_dir: Path
@@ -54,6 +55,13 @@ class Problem:
     lineage: History | None = None
     reserved: frozenset[str] = frozenset()
     references: ReferenceTable | None = None
+    companions: frozenset[str] = frozenset()
+
+    @property
+    def people(self) -> Records:
+        """The records to forget without the canaries among them."""
+        rows = [row for row, name in enumerate(np.asarray(self.forget.ids).tolist()) if name not in self.companions]
+        return self.forget.subset(rows) if self.companions else self.forget
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ SCHEMA = "lethe/training-record/1"
 
 
 class Unlearning(BaseModel):
-    """How a candidate was derived. `forget_digest` is over the sorted ids that were forgotten."""
+    """How a candidate was derived. `forget_digest` is over the sorted ids of people's records that were forgotten,
+    `companions` counts the canaries that were deleted with them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -36,6 +37,7 @@ class Unlearning(BaseModel):
     params: dict[str, Any]
     forget_digest: str
     forget_records: int
+    companions: int = 0
 
 
 class TrainingRecord(BaseModel):

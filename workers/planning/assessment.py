@@ -11,12 +11,22 @@ from service.verification.limits import copies_limit, reference_limit, trace_lim
 from service.verification.policy import Policy
 from service.verification.schema import Basis, Check, Evaluation, Models, Records, Traces
 from service.verification.statistics import NotMeasurable
-from service.verification.verdict import BLIND, CONTROL, MEMBERSHIP, PROVENANCE, REFERENCE, decide, explain, judge
+from service.verification.verdict import (
+    BLIND,
+    CANARIES,
+    CONTROL,
+    MEMBERSHIP,
+    PROVENANCE,
+    REFERENCE,
+    decide,
+    explain,
+    judge,
+)
 from workers.planning.calibrated import NO_REFERENCES, Calibration, reference_checks
+from workers.planning.canary_checks import canary_checks
 from workers.planning.checks import (
     BlindFeatures,
     blind_check,
-    canary_check,
     distinct_check,
     membership_checks,
     per_record_check,
@@ -43,7 +53,7 @@ class Facts:
 
     `files_differ`: the candidate's weights are not the original's. `retain_records`: how many there are, where a sample
     was scored. `per_byte`: some tokenizers differ. `forward_passes` by model, in batches. `near_duplicates`: retained
-    copies of forgotten records, None where nobody looked.
+    copies of forgotten records, None where nobody looked. `canary_kinds` of each canary's record id.
     """
 
     files_differ: bool = True
@@ -55,6 +65,7 @@ class Facts:
     forward_passes: dict[str, int] = field(default_factory=dict)
     traces: Traces | None = None
     near_duplicates: int | None = None
+    canary_kinds: Mapping[str, str] = field(default_factory=dict)
 
 
 def assess(
@@ -145,8 +156,9 @@ def _diagnostics(
     """(checks that decide nothing, metrics by name)."""
     measured, metrics = metric_checks(line)
     calibrated, more = reference_checks(line, references, policy.verification, alpha)
-    rest = [per_record_check(isinstance(references, Calibration)), canary_check(facts.traces)]
-    return [*measured, *calibrated, *rest], metrics | retrain_metrics(line, facts.seed) | more
+    planted, found = canary_checks(line, policy.verification, alpha, facts.traces, facts.canary_kinds)
+    rest = [per_record_check(isinstance(references, Calibration)), *planted]
+    return [*measured, *calibrated, *rest], metrics | retrain_metrics(line, facts.seed) | more | found
 
 
 def provenance_check(provenance: Provenance | None, ignore_record: bool) -> Check:
@@ -198,7 +210,7 @@ def limits_of(checks: list[Check], basis: Basis, records: Records, traces: Trace
         sentences.append("The attack did not find these records in the original either, so it shows little about them.")
     if by_id[BLIND].verdict == "inconclusive":
         sentences.append("Forgotten and held-out records differ without any model: the AUC is not interpretable.")
-    sentences += trace_limits(traces, basis)
+    sentences += trace_limits(traces, basis, by_id.get(CANARIES))
     sentences += [copies_limit(records.near_duplicates, task), reference_limit(by_id[REFERENCE])]
     if records.retain_scored < records.retain:
         sentences.append(f"{records.retain_scored} of {records.retain} retained records were scored, drawn at random.")

@@ -94,7 +94,7 @@ def run_attempt(
         forward_passes=outcome.forward_passes,
         backward_passes=outcome.backward_passes,
         steps=outcome.steps,
-        records=len(problem.forget),
+        records=len(problem.people),
         out=str(out_dir),
         digest=directory_digest(out_dir),
         curve=outcome.curve,
@@ -175,8 +175,9 @@ def _unlearning(spec: MethodSpec, params: BaseModel, problem: Problem) -> Unlear
     return Unlearning(
         method=spec.name,
         params=params.model_dump(mode="json"),
-        forget_digest=forget_digest(problem.forget.ids),
-        forget_records=len(problem.forget),
+        forget_digest=forget_digest(problem.people.ids),
+        forget_records=len(problem.people),
+        companions=len(problem.companions),
     )
 
 
@@ -201,7 +202,7 @@ def _record_unlearning(
         columns=problem.columns,
         records=len(problem.retain),
         subjects=len(np.unique(problem.retain.subjects)),
-        excluded=len(problem.forget) + (base.excluded if base else 0),
+        excluded=len(problem.people) + (base.excluded if base else 0),
         seed=context.seed,
         device=str(context.device),
         threads=context.threads,
@@ -218,8 +219,8 @@ def _record_unlearning(
         unlearning=_unlearning(spec, params, problem),
         tokens=_tokens_left(problem, base),
         edits=(base.edits if base else 0) + 1,
-        edited_records=(base.edited_records if base else 0) + len(problem.forget),
-        lineage=carry_over(problem.base_dir, directory, problem.retain, problem.reserved),
+        edited_records=(base.edited_records if base else 0) + len(problem.people),
+        lineage=carry_over(problem.base_dir, directory, problem.retain, problem.reserved, problem.companions),
     )
     write_record(directory, record)
 

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.verification.limits import why_no_canaries
 from service.verification.policy import VerificationPolicy, margin_for
-from service.verification.schema import Check, Interval, Traces
+from service.verification.schema import Check, Interval
 from service.verification.statistics import Array, Auc, AucDesign, Clusters, Mean, NotMeasurable
 from service.verification.verdict import (
     ACCURACY,
     BLIND,
     BLIND_LIMIT,
-    CANARIES,
     CHANCE,
     CONTROL,
     DISTINCT,
@@ -203,12 +201,6 @@ def metric_check(name: str, statistic: str, found: Mean | OperatingPoint | NotMe
         return check.model_copy(update={"estimate": found.rate, "ci95": found.ci95, "cluster": _PEOPLE})
     values = {"estimate": found.estimate, "ci95": found.interval(0.95), "clusters": (found.clusters,)}
     return check.model_copy(update=values | {"cluster": _PEOPLE})
-
-
-def canary_check(traces: Traces | None) -> Check:
-    """`companion_canaries`: what planted records show that were deleted along; none are, so far."""
-    statistic = "AUC of deleted canaries against those never trained on"
-    return Check(id=CANARIES, role="diagnostic", statistic=statistic, reason=f"{NOT_RUN}{why_no_canaries(traces)}")
 
 
 def per_record_check(has_references: bool) -> Check:

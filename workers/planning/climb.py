@@ -19,7 +19,7 @@ from workers.planning.calibrated import NO_REFERENCES, References
 from workers.planning.costs import exact_options
 from workers.planning.evaluation import evaluate
 from workers.planning.ladder import Plan, Rung, Situation, plan_ladder
-from workers.planning.problems import Line
+from workers.planning.problems import Line, as_edit
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ def _try(
     candidate: Path,
     references: References | NotMeasurable,
 ) -> tuple[AttemptResult, dict[str, Any]]:
-    result = run_attempt(rung.method, rung.params, problem, replace(context, seed=context.seed + number), candidate)
+    posed = as_edit(problem, line, policy.verification.companions) if rung.kind == "approximate" else problem
+    result = run_attempt(rung.method, rung.params, posed, replace(context, seed=context.seed + number), candidate)
     evaluation, _ = evaluate(
         line=line,
         candidate_dir=candidate,

@@ -24,8 +24,17 @@ from workers.planning.calibrated import NO_REFERENCES, References, tokenizer_of
 from workers.planning.checks import BlindFeatures
 from workers.planning.problems import Line
 from workers.planning.provenance import check_provenance
-from workers.planning.score_tables import CANDIDATE, FORGET, HELD_OUT, ORIGINAL, RETAIN, RETRAINED
-from workers.planning.traces import retained_copies, traces_of
+from workers.planning.score_tables import (
+    CANARY,
+    CANARY_OUT,
+    CANDIDATE,
+    FORGET,
+    HELD_OUT,
+    ORIGINAL,
+    RETAIN,
+    RETRAINED,
+)
+from workers.planning.traces import Companions, companions_of, retained_copies, traces_of
 from workers.scoring.score import score
 
 RETAIN_SAMPLE = 4000
@@ -40,10 +49,15 @@ class _Sets:
     retain: Records
     retain_records: int
     held_out: Records | None
+    canaries: Companions | None
 
     def named(self) -> list[tuple[str, Records]]:
         sets = [(FORGET, self.forget), (RETAIN, self.retain)]
-        return [*sets, (HELD_OUT, self.held_out)] if self.held_out is not None else sets
+        if self.held_out is not None:
+            sets.append((HELD_OUT, self.held_out))
+        if self.canaries is not None:
+            sets += [(CANARY, self.canaries.deleted), (CANARY_OUT, self.canaries.outside)]
+        return sets
 
 
 def evaluate(
@@ -68,7 +82,7 @@ def evaluate(
     Unevaluable for empty sets and scores that are not finite.
     """
     task = line.task
-    sets = _select(line, line.trained(forget_ids), context.seed)
+    sets = _select(line, line.trained(forget_ids), companions_of(line, candidate_dir), context.seed)
     directories = {ORIGINAL: line.base_dir, CANDIDATE: candidate_dir}
     directories |= {f"{RETRAINED}{number}": path for number, path in enumerate(retrained_dirs, 1)}
     known = set(forget_ids), line.trainable_ids
@@ -85,6 +99,7 @@ def evaluate(
         forward_passes=passes,
         traces=traces_of(line, candidate_dir),
         near_duplicates=retained_copies(line, forget_ids),
+        canary_kinds=sets.canaries.kinds if sets.canaries is not None else {},
     )
     blind = _blind_features(sets, context.seed)
     calibration = references.calibration(tokenizers) if isinstance(references, References) else references
@@ -92,7 +107,7 @@ def evaluate(
     return assess(tables, task, policy, blind=blind, facts=facts, **options), tables
 
 
-def _select(line: Line, forget_ids: Collection[str], seed: int) -> _Sets:
+def _select(line: Line, forget_ids: Collection[str], canaries: Companions | None, seed: int) -> _Sets:
     data = line.people
     rows = np.unique(data.rows_of(forget_ids)) if forget_ids else np.zeros(0, dtype=np.int64)
     if not len(rows):
@@ -113,6 +128,7 @@ def _select(line: Line, forget_ids: Collection[str], seed: int) -> _Sets:
         data.subset(chosen.tolist()),
         len(kept),
         certification if certification is not None and len(certification) else None,
+        canaries,
     )
 
 

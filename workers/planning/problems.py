@@ -10,6 +10,7 @@ from service.catalogue.lineage import LINEAGE
 from service.catalogue.recipes import Recipe
 from service.errors import BadParameters
 from workers.lineage.canaries import CanarySet, read_canaries
+from workers.lineage.canaries import companions as chosen_companions
 from workers.lineage.recorder import recorder_for
 from workers.lineage.reserve import reserve_digest, reserve_of
 from workers.lineage.store import open_history
@@ -59,12 +60,18 @@ def open_line(base_dir: Path, task: str, data: Records, held_out: Records | None
 
 
 def build_problem(
-    line: Line, forget_ids: Collection[str], recipe: Recipe | None, data_digest: str, columns: dict[str, str]
+    line: Line,
+    forget_ids: Collection[str],
+    recipe: Recipe | None,
+    data_digest: str,
+    columns: dict[str, str],
+    companions: int | None = None,
 ) -> Problem:
     """Split the records into forget and retain and take the selection quarter of the held-out set.
 
-    Canaries count as retained records. Raises BadDataset for an unknown id, BadParameters when the forget set is empty
-    or all of the data.
+    For methods that train again (`companions` None) every planted canary counts as a retained record. An approximate
+    edit forgets so many of them along with the people, where so many are left, and never meets those that earlier edits
+    have spent. Raises BadDataset for an unknown id, BadParameters when the forget set is empty or all of the data.
     """
     wanted = line.trained(forget_ids)
     if not wanted:
@@ -74,16 +81,23 @@ def build_problem(
     rows = np.unique(people.rows_of(wanted))
     if len(rows) == len(people):
         raise BadParameters("the forget set is the whole data set; retire the model instead")
+    forget = people.subset(rows.tolist())
     retain = people.subset(np.setdiff1d(np.arange(len(people)), rows).tolist())
+    chosen: list[str] = []
     if line.canaries is not None:
-        retain = joined(retain, line.canaries.unspent)
+        planted = line.canaries.inside if companions is None else line.canaries.unspent
+        chosen = chosen_companions(line.canaries, companions or 0)
+        spent = np.isin(planted.ids, np.array(chosen, dtype=str))
+        retain = joined(retain, planted.subset(np.flatnonzero(~spent).tolist()))
+        if chosen:
+            forget = joined(forget, planted.subset(np.flatnonzero(spent).tolist()))
     selection = None
     if line.held_out is not None and line.holdout_digest is not None:
         selection, _ = split_held_out(line.held_out, held_out_key(line.holdout_digest))
     return Problem(
         base_dir=line.base_dir,
         task_name=line.task,
-        forget=people.subset(rows.tolist()),
+        forget=forget,
         retain=retain,
         selection=selection,
         recipe=recipe,
@@ -92,7 +106,16 @@ def build_problem(
         columns=columns,
         lineage=open_history(line.base_dir),
         reserved=line.reserved - set(forget_ids),
+        companions=frozenset(chosen),
     )
+
+
+def as_edit(problem: Problem, line: Line, companions: int) -> Problem:
+    """The same problem for an approximate edit, which forgets so many canaries along with the people."""
+    edit = build_problem(
+        line, problem.people.ids.tolist(), problem.recipe, problem.data_digest, problem.columns, companions
+    )
+    return replace(edit, references=problem.references)
 
 
 def recording(problem: Problem, context: Context) -> Context:

@@ -13,7 +13,9 @@ from service.verification.statistics import Array, Clusters
 from workers.metrics.utility import Likelihood
 
 FORGET, RETAIN, HELD_OUT = "forget", "retain", "held_out"
-SETS = (FORGET, RETAIN, HELD_OUT)
+CANARY, CANARY_OUT = "canary", "canary_out"
+"""Canaries that were deleted along with people, and canaries of the same make that no training ever saw."""
+SETS = (FORGET, RETAIN, HELD_OUT, CANARY, CANARY_OUT)
 ORIGINAL, CANDIDATE, RETRAINED = "original", "candidate", "retrained-"
 
 _COLUMNS = {
@@ -55,8 +57,9 @@ ModelScores = Mapping[str, SetScores]
 
 
 def read_tables(tables: Mapping[str, pa.Table], task: str, per_byte: bool) -> dict[str, ModelScores]:
-    """Model -> set -> scores. Tables have the columns of `workers.scoring.score` and `set`; held_out may be absent.
+    """Model -> set -> scores. Tables have the columns of `workers.scoring.score` and `set`.
 
+    Held-out records and canaries may be absent.
     Raises Unevaluable for a missing model or column, a score that is not finite, a record that occurs twice, models
     that were not scored on the same records of the same people, and an empty forget or retain set.
     """

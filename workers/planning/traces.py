@@ -1,6 +1,7 @@
 """What the training of a model line left behind that evidence can rest on, and who else says what was forgotten."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -9,12 +10,17 @@ import numpy as np
 from service.catalogue.lineage import LINEAGE
 from service.errors import BadModel, LetheError
 from service.verification.schema import Traces
+from workers.lineage.canaries import newly_spent, read_canaries, verify_commitment
 from workers.lineage.duplicates import near_duplicates_of, read_duplicates
 from workers.lineage.facts import LOG
 from workers.lineage.reserve import reserve_digest
 from workers.lineage.store import ModelHistory
+from workers.modeling.records import MemoryRecords
 from workers.modeling.training_record import TrainingRecord, read_record
 from workers.planning.problems import Line
+
+MOST_OUTSIDE = 5000
+"""Canaries outside that are scored: more would sharpen the comparison no further."""
 
 
 def traces_of(line: Line, candidate_dir: Path) -> Traces:
@@ -31,6 +37,35 @@ def traces_of(line: Line, candidate_dir: Path) -> Traces:
         held_out=_held_out(line),
         carried_on=made is not None and made.lineage is not None if log == "kept" else None,
     )
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Canaries that a candidate's making deleted, those of the same make outside every training, and each one's kind
+    by record id."""
+
+    deleted: MemoryRecords
+    outside: MemoryRecords
+    kinds: dict[str, str]
+
+
+def companions_of(line: Line, candidate_dir: Path) -> Companions | None:
+    """The canaries that were deleted between the original and the candidate; None where there are none.
+
+    Nor where they are not those that the original's training record committed to. Raises nothing.
+    """
+    record = _record(line.base_dir)
+    sealed = record.lineage.canary_commitment if record is not None and record.lineage is not None else None
+    before = line.canaries
+    try:
+        spent = newly_spent(before, read_canaries(candidate_dir / LINEAGE))
+    except BadModel:
+        return None
+    if before is None or spent is None or not len(spent) or sealed is None or not verify_commitment(before, sealed):
+        return None
+    kinds = dict(zip(before.records.ids.tolist(), before.kinds.tolist(), strict=True))
+    outside = before.outside
+    return Companions(spent, outside.subset(list(range(min(len(outside), MOST_OUTSIDE)))), kinds)
 
 
 def retained_copies(line: Line, forget_ids: Iterable[str]) -> int | None:

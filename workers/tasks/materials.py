@@ -76,11 +76,16 @@ def line_of(work: Work) -> "Line":
     return open_line(Path(work.base.path), work.model.task, training_records(work), held_out, digest)
 
 
-def problem_of(work: Work) -> "Problem":
-    """The unlearning problem of the job: base weights, forget, retain and the selection quarter of the held-out set."""
+def problem_of(work: Work, kind: str) -> "Problem":
+    """The unlearning problem of the job: base weights, forget, retain and the selection quarter of the held-out set.
+
+    `kind` of the method that gets it: an approximate edit deletes canaries along with the people.
+    """
     from workers.planning.problems import build_problem
 
-    return build_problem(line_of(work), work.forget_ids(), recipe_of(work), work.dataset.digest, work.dataset.columns)
+    companions = work.policy.verification.companions if kind == "approximate" else None
+    source = recipe_of(work), work.dataset.digest, work.dataset.columns
+    return build_problem(line_of(work), work.forget_ids(), *source, companions)
 
 
 def references_of(work: Work) -> "References | NotMeasurable":

@@ -36,7 +36,9 @@ def run(work: Work) -> None:
     context = materials.context_of(work, seed)
     _note_device(work, str(context.device))
     try:
-        result = run_attempt(rung["method"], rung["params"], materials.problem_of(work), context, candidate)
+        result = run_attempt(
+            rung["method"], rung["params"], materials.problem_of(work, rung["kind"]), context, candidate
+        )
     except Exception as error:  # noqa: BLE001 - whatever broke this rung, the next one starts from the base weights
         record_broken(work, attempt_id, number, rung["method"], error)
         return

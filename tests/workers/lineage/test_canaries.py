@@ -17,9 +17,12 @@ from workers.lineage.canaries import (
     CanarySet,
     canary_count,
     canary_key,
+    companions,
+    newly_spent,
     plant_canaries,
     read_canaries,
-    spend,
+    spending,
+    taken_back,
     verify_commitment,
     write_canaries,
 )
@@ -138,33 +141,45 @@ def test_a_commitment_seals_every_coin_every_content_and_every_name() -> None:
 def test_spent_canaries_are_not_spent_again_and_the_commitment_still_holds() -> None:
     canaries = planted(texts(14_600))
     assert len(canaries.inside) == 146
-    first, after = spend(canaries, 73, seed=5)
+    first = companions(canaries, 73)
+    after = spending(canaries, first)
     assert len(set(first)) == 73
     assert set(first) <= set(canaries.inside.ids)
     assert set(after.unspent.ids) == set(canaries.inside.ids) - set(first)
     assert len(after.inside) == 146
     assert verify_commitment(after, canaries.commitment)
-    second, empty = spend(after, 73, seed=5)
+    second = companions(after, 73)
     assert set(first) | set(second) == set(canaries.inside.ids)
-    assert len(empty.unspent) == 0
-    assert spend(empty, 0, seed=0)[0] == []
-    with pytest.raises(BadParameters, match="1 canaries are wanted and 0 are left"):
-        spend(empty, 1, seed=0)
+    assert len(spending(after, second).unspent) == 0
+    assert companions(spending(after, second), 1) == []
     assert not canaries.spent.any()
+    assert len(taken_back(spending(after, second)).unspent) == 146
 
 
-def test_which_are_spent_follows_the_seed_alone() -> None:
+def test_every_attempt_on_a_version_gets_the_same_ones() -> None:
     canaries = planted(texts(14_600))
-    assert spend(canaries, 20, seed=3)[0] == spend(canaries, 20, seed=3)[0]
-    assert spend(canaries, 20, seed=3)[0] != spend(canaries, 20, seed=4)[0]
-    with pytest.raises(BadParameters, match="147 canaries"):
-        spend(canaries, 147, seed=0)
+    assert companions(canaries, 20) == companions(canaries, 20)
+    assert set(companions(canaries, 20)) < set(companions(canaries, 40))
+    assert companions(canaries, 147) == companions(canaries, 0) == []
+
+
+def test_what_was_deleted_between_two_versions() -> None:
+    canaries, other = planted(texts(14_600)), planted(texts(14_600, classes=3))
+    first = spending(canaries, companions(canaries, 30))
+    second = spending(first, companions(first, 20))
+    found, nothing = newly_spent(first, second), newly_spent(canaries, canaries)
+    assert found is not None
+    assert found.ids.tolist() == companions(first, 20)
+    assert nothing is not None
+    assert len(nothing) == 0
+    assert newly_spent(canaries, other) is newly_spent(None, first) is newly_spent(first, None) is None
 
 
 @pytest.mark.parametrize("records", [texts(classes=3), digits(1797, 0)[0]], ids=["texts", "images"])
 def test_canaries_come_back_from_disk_readable_by_their_owner_alone(records: MemoryRecords, tmp_path: Path) -> None:
     assert read_canaries(tmp_path) is None
-    _, canaries = spend(planted(records), 10, seed=0)
+    canaries = planted(records)
+    canaries = spending(canaries, companions(canaries, 10))
     write_canaries(canaries, tmp_path)
     path = tmp_path / "canaries.parquet"
     assert path.stat().st_mode & 0o777 == 0o600
