@@ -187,4 +187,20 @@ METRICS: tuple[MetricSpec, ...] = (
         needs=("held_out", "retrained"),
         summary="score of the NeurIPS 2023 competition, over what retrained models score among themselves; from 8 retrained on",
     ),
+    MetricSpec(
+        name="churn",
+        target="workers.metrics.churn:churn",
+        role="diagnostic",
+        direction="near that of a retrain",
+        needs=(),
+        summary="share of records newly wrong and newly right, in all and by class, with exact bounds",
+    ),
+    MetricSpec(
+        name="memorization",
+        target="workers.metrics.memorization:memorization",
+        role="diagnostic",
+        direction="higher: known by heart, so more for a deletion to change",
+        needs=("references",),
+        summary="how much of the right answers is owed to the records themselves: mean, interval and quantiles over a set",
+    ),
 )
