@@ -203,4 +203,20 @@ METRICS: tuple[MetricSpec, ...] = (
         needs=("references",),
         summary="how much of the right answers is owed to the records themselves: mean, interval and quantiles over a set",
     ),
+    MetricSpec(
+        name="zrf",
+        target="workers.metrics.zrf:zrf",
+        role="diagnostic",
+        direction="near that of a retrain, not near 1",
+        needs=("probabilities",),
+        summary="closeness of the answers on forgotten records to those of an untrained model",
+    ),
+    MetricSpec(
+        name="activation_distance",
+        target="workers.metrics.activation_distance:activation_distance",
+        role="diagnostic",
+        direction="near that of retrain to retrain",
+        needs=("probabilities", "retrained"),
+        summary="mean distance of the answers on forgotten records to a retrain's, L2 or Jensen-Shannon",
+    ),
 )
