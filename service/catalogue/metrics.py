@@ -219,4 +219,28 @@ METRICS: tuple[MetricSpec, ...] = (
         needs=("probabilities", "retrained"),
         summary="mean distance of the answers on forgotten records to a retrain's, L2 or Jensen-Shannon",
     ),
+    MetricSpec(
+        name="entanglement",
+        target="workers.metrics.entanglement:entanglement",
+        role="diagnostic",
+        direction="higher: forgotten and retained records lie closer together, harder to unlearn",
+        needs=("embeddings",),
+        summary="entanglement of forgotten and retained embeddings, less what the sampling error of their means feigns",
+    ),
+    MetricSpec(
+        name="epistemic_efficacy",
+        target="workers.metrics.epistemic:epistemic_efficacy",
+        role="diagnostic",
+        direction="near that of a retrain; a model that knows the records by heart scores high too",
+        needs=("gradients",),
+        summary="inverse of the Fisher information that the weights hold on forgotten records",
+    ),
+    MetricSpec(
+        name="forget_quality",
+        target="workers.metrics.truth_ratio:forget_quality",
+        role="diagnostic",
+        direction="distance 0 is best; the p-value says as much about the number of questions",
+        needs=("answers", "retrained"),
+        summary="distance between the truth ratios of candidate and retrain (TOFU), with bounds and the benchmark's p-value",
+    ),
 )

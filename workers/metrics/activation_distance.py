@@ -1,7 +1,7 @@
 """Activation distance and Jensen-Shannon divergence: how far are the answers on forgotten records from a retrain's?
 
 The mean over forgotten records of ||p_u(x) - p_r(x)||_2 between the candidate's and a retrained model's softmax
-outputs (Golatkar et al. 2021; Chundawat et al., arXiv 2205.08096, section 5), 0 to sqrt 2, and the same with the
+outputs (as in Chundawat et al., arXiv 2205.08096), 0 to sqrt 2, and the same with the
 Jensen-Shannon divergence in bits, 0 to 1. Larger: further from a retrain, whether by a leak or by over-forgetting.
 Two retrains differ as well: read both beside their null, and a distance within it as "like a retrain".
 """
