@@ -243,4 +243,12 @@ METRICS: tuple[MetricSpec, ...] = (
         needs=("answers", "retrained"),
         summary="distance between the truth ratios of candidate and retrain (TOFU), with bounds and the benchmark's p-value",
     ),
+    MetricSpec(
+        name="privleak",
+        target="workers.metrics.privleak:privleak",
+        role="diagnostic",
+        direction="0 is best; below: leak, above: over-forgotten",
+        needs=("held_out", "retrained"),
+        summary="membership AUC relative to a retrain's (MUSE), where the retrain's leaves something to divide by",
+    ),
 )
