@@ -83,4 +83,5 @@ def step_sizes(weight: Tensor, precision: str, axis: int = 0) -> Tensor:
     """The step of each channel of a weight, for "int8" or "int4": of its shape, with 1 on every axis but `axis`."""
     others = [at for at in range(weight.ndim) if at != axis]
     largest = weight.detach().abs().amax(dim=others, keepdim=True)
-    return largest / (2 ** (_BITS[precision] - 1) - 1)
+    highest = 2.0 ** (_BITS[precision] - 1) - 1
+    return largest / highest
