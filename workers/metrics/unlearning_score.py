@@ -14,6 +14,7 @@ told apart, in either direction. A ranking, no bound on anything.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,52 +51,53 @@ class Score:
 
 
 def unlearning_score(
-    unlearned: Array,
-    retrained: Array,
-    subjects: Clusters,
-    accuracies: tuple[tuple[float, float], tuple[float, float]],
-    seed: int,
+    quality: Mean, null: Sequence[Mean], accuracies: tuple[tuple[float, float], tuple[float, float]]
 ) -> Score | NotMeasurable:
-    """The score from margins [u, k] of unlearned and [r, k] of retrained models on the records of `subjects` [k].
+    """The score of F (`forgetting_quality`) over the mean F of retrained models among themselves (`quality_null`).
 
-    `accuracies`: (unlearned, retrained) means on retained and on held-out records. Not measurable with fewer than 8
-    models a side, where the unlearned side may also be one candidate (see `forgetting_quality`), or where retrained
+    `accuracies`: (own, retrained models') means on retained and on held-out records. Not measurable where retrained
     models are never right or have no F of their own.
     """
-    quality, null = forgetting_quality(unlearned, retrained, subjects), quality_null(retrained, len(unlearned), seed)
-    if isinstance(quality, NotMeasurable):
-        return quality
-    if isinstance(null, NotMeasurable):
-        return null
-    if null <= 0.0 or min(against for _, against in accuracies) <= 0.0:
+    floor = float(np.mean([one.estimate for one in null]))
+    if floor <= 0.0 or min(against for _, against in accuracies) <= 0.0:
         return NotMeasurable("not measurable: the retrained models give nothing to divide by")
-    return Score(quality, null, math.prod(own / against for own, against in accuracies))
+    return Score(quality, floor, math.prod(own / against for own, against in accuracies))
 
 
 def forgetting_quality(unlearned: Array, retrained: Array, subjects: Clusters) -> Mean | NotMeasurable:
-    """F, 0 to 1, from margins [u, k] and [r, k]. Its error is over records; the models are taken as given.
+    """F, 0 to 1, from margins [u, k] of unlearned and [r, k] of retrained models on the records of `subjects` [k].
 
+    Its error is over records; the models are taken as given. Not measurable with fewer than 8 models a side.
     One candidate, u = 1, is told apart perfectly or not at all: F is then the share of records on which it lies within
-    the retrained models' range, (r - 1) / (r + 1) for a further retrain.
+    the retrained models' range. It meets all but one of them in turn, as each of them does in the null, so a further
+    retrain has (r - 2) / r on average.
     """
     have = len(retrained) if len(unlearned) == 1 else min(len(unlearned), len(retrained))
     if have < FEWEST:
         return NotMeasurable(f"not measurable: the score takes {FEWEST} models a side, there are {have}")
-    return clustered_mean(points(epsilons(unlearned, retrained), have), subjects)
+    if len(unlearned) > 1:
+        return clustered_mean(_earned(unlearned, retrained), subjects)
+    left = [_earned(unlearned, np.delete(retrained, at, axis=0)) for at in range(len(retrained))]
+    return clustered_mean(np.mean(left, axis=0), subjects)
 
 
-def quality_null(retrained: Array, unlearned: int, seed: int) -> float | NotMeasurable:
-    """F of retrained models [r, k] among themselves: one against the rest where there is one candidate, else halves."""
-    everybody = np.zeros(retrained.shape[1])
+def quality_null(retrained: Array, unlearned: int, subjects: Clusters, seed: int) -> Sequence[Mean] | NotMeasurable:
+    """F of retrained models [r, k] among themselves, in the place of `unlearned` models.
+
+    Each against the rest where there is one candidate; else one half against the other, drawn at random. Not
+    measurable with fewer than 8 models, or 16 for two halves.
+    """
+    needed = FEWEST if unlearned == 1 else 2 * FEWEST
+    if len(retrained) < needed:
+        return NotMeasurable(f"not measurable: the null takes {needed} retrained models, there are {len(retrained)}")
     order = np.random.default_rng(seed).permutation(len(retrained))
-    held = [order[at : at + 1] for at in range(len(order))] if unlearned == 1 else [order[: len(order) // 2]]
-    found: list[float] = []
-    for chosen in held:
-        quality = forgetting_quality(retrained[chosen], np.delete(retrained, chosen, axis=0), everybody)
-        if isinstance(quality, NotMeasurable):
-            return quality
-        found.append(quality.estimate)
-    return float(np.mean(found))
+    chosen = np.arange(len(order))[:, None] if unlearned == 1 else order[None, : len(order) // 2]
+    return [clustered_mean(_earned(retrained[one], np.delete(retrained, one, axis=0)), subjects) for one in chosen]
+
+
+def _earned(unlearned: Array, retrained: Array) -> Array:
+    models = len(retrained) if len(unlearned) == 1 else min(len(unlearned), len(retrained))
+    return points(epsilons(unlearned, retrained), models)
 
 
 def points(epsilon: Array, models: int) -> Array:

@@ -1,7 +1,7 @@
 """The figures of an evaluation: each of the candidate beside doing nothing and beside retrained models where given."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,13 @@ import numpy as np
 
 from service.verification.schema import Check, ModelNumbers, SetNumbers
 from service.verification.statistics import Array, Mean, NotMeasurable
+from workers.metrics.churn import Churn, churn, churn_by_class
 from workers.metrics.forgetting_rate import forgetting_rate_accuracy, forgetting_rate_mia
-from workers.metrics.klom import klom_gaussian, klom_gaussian_null
+from workers.metrics.klom import klom, klom_gaussian, klom_gaussian_null, klom_null
 from workers.metrics.memory_retention import memory_retention_rate
 from workers.metrics.tpr_at_fpr import OperatingPoint, tpr_at_fpr
 from workers.metrics.tug_of_war import Levels, mia_efficacy, tow, tow_mia
+from workers.metrics.unlearning_score import forgetting_quality, quality_null, unlearning_score
 from workers.planning.checks import NO_HELD_OUT, auc_of, metric_check
 from workers.planning.score_tables import FORGET, HELD_OUT, RETAIN, ModelScores, SetScores
 
@@ -55,6 +57,9 @@ def metric_checks(line: Line) -> tuple[list[Check], dict[str, Any]]:
     if line.has_held_out:
         kept = _retention(line, HELD_OUT)
         metrics |= _beside(line, "memory_retention_rate_held_out", lambda model: _value(kept(model)))
+    if line.original[RETAIN].likelihood is None:
+        checks.append(_churn_check(line))
+        metrics |= _churn_metrics(line)
     return checks, metrics
 
 
@@ -104,11 +109,61 @@ def _retention(line: Line, part: str) -> Callable[[ModelScores], Found]:
     return lambda model: memory_retention_rate(before.accuracy, model[part].accuracy, before.subjects)
 
 
+def _churn(line: Line, model: ModelScores, part: str) -> Churn:
+    before = line.original[part]
+    return churn(before.accuracy, model[part].accuracy, before.subjects)
+
+
+def _churn_check(line: Line) -> Check:
+    found = _churn(line, line.candidate, RETAIN)
+    return Check(
+        id="churn",
+        role="diagnostic",
+        statistic="share of retained records that are newly wrong",
+        estimate=found.newly_wrong.rate,
+        ci95=found.newly_wrong.interval(),
+        n=found.n,
+        cluster="subject",
+        clusters=(found.subjects,),
+    )
+
+
+def _churn_metrics(line: Line) -> dict[str, Any]:
+    """Newly wrong and newly right shares, and the newly wrong share of the class that has most of them."""
+    found: dict[str, Any] = {}
+    for part, ending in ((RETAIN, ""), (HELD_OUT, "_held_out")):
+        if part in line.original:
+            found |= _beside(line, f"churn_newly_wrong{ending}", _newly_wrong(line, part))
+            found |= _beside(line, f"churn_newly_right{ending}", _newly_right(line, part))
+            found |= _beside(line, f"churn_worst_class{ending}", _worst_class(line, part))
+    return found
+
+
+def _newly_wrong(line: Line, part: str) -> Callable[[ModelScores], float]:
+    return lambda model: _churn(line, model, part).newly_wrong.rate
+
+
+def _newly_right(line: Line, part: str) -> Callable[[ModelScores], float]:
+    return lambda model: _churn(line, model, part).newly_right.rate
+
+
+def _worst_class(line: Line, part: str) -> Callable[[ModelScores], float | None]:
+    before, labels = line.original[part], line.original[part].labels
+    if labels is None:
+        return lambda _: None
+
+    def share(model: ModelScores) -> float:
+        by_class = churn_by_class(before.accuracy, model[part].accuracy, before.subjects, labels)
+        return max(one.newly_wrong.rate for one in by_class.values())
+
+    return share
+
+
 def retrain_metrics(line: Line, seed: int) -> dict[str, Any]:
-    """Tug of war and KLoM against the retrained models, where there are any; null where more of them are needed."""
+    """Measures against the retrained models, where there are any; null where more of them are needed."""
     if not line.retrained:
         return {}
-    return _tug_of_war(line, seed) | _klom(line)
+    return _tug_of_war(line, seed) | _klom_gaussian(line) | _klom(line, seed) | _unlearning_score(line, seed)
 
 
 def _tug_of_war(line: Line, seed: int) -> dict[str, Any]:
@@ -140,19 +195,67 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _klom(line: Line) -> dict[str, Any]:
-    """Median and 95th percentile over forgotten records."""
+def _klom_gaussian(line: Line) -> dict[str, Any]:
     names = ("klom_gaussian", "klom_gaussian_do_nothing", "klom_gaussian_retrain_to_retrain")
     if len(line.retrained) < 2:
         return dict.fromkeys([*names, *(f"{name}_p95" for name in names)])
-    margins = np.stack([model[FORGET].membership for model in line.retrained])
-    spread: dict[str, Array] = {
-        names[0]: klom_gaussian(line.candidate[FORGET].membership[None, :], margins),
-        names[1]: klom_gaussian(line.original[FORGET].membership[None, :], margins),
-        names[2]: klom_gaussian_null(margins).ravel(),
-    }
-    middle = {name: float(np.median(values)) for name, values in spread.items()}
-    return middle | {f"{name}_p95": float(np.quantile(values, 0.95)) for name, values in spread.items()}
+    candidate, original, margins = _margins(line)
+    found = klom_gaussian(candidate, margins), klom_gaussian(original, margins), klom_gaussian_null(margins)
+    return _middle_and_tail(dict(zip(names, found, strict=True)))
+
+
+def _klom(line: Line, seed: int) -> dict[str, Any]:
+    names = ("klom", "klom_do_nothing", "klom_retrain_to_retrain")
+    candidate, original, margins = _margins(line)
+    found = klom(candidate, margins), klom(original, margins), klom_null(margins, 1, seed)
+    return _middle_and_tail(dict(zip(names, found, strict=True)))
+
+
+def _margins(line: Line) -> tuple[Array, Array, Array]:
+    """Membership scores of the forgotten records by the candidate [1, k], the original [1, k] and retrained [r, k]."""
+    candidate, original = (model[FORGET].membership[None, :] for model in (line.candidate, line.original))
+    return candidate, original, np.stack([model[FORGET].membership for model in line.retrained])
+
+
+def _middle_and_tail(spread: Mapping[str, Array | NotMeasurable]) -> dict[str, Any]:
+    """Median and 95th percentile over forgotten records."""
+    found: dict[str, Any] = {}
+    for name, values in spread.items():
+        known = None if isinstance(values, NotMeasurable) else values
+        found[name] = None if known is None else float(np.median(known))
+        found[f"{name}_p95"] = None if known is None else float(np.quantile(known, 0.95))
+    return found
+
+
+def _unlearning_score(line: Line, seed: int) -> dict[str, Any]:
+    """The score over its null, which is `_null`; retrained models have 1 among themselves, but for their accuracies."""
+    names = [f"unlearning_score{ending}" for ending in ("", "_do_nothing", "_retrain_to_retrain", "_null")]
+    candidate, original, margins = _margins(line)
+    subjects = line.original[FORGET].subjects
+    null = quality_null(margins, 1, subjects, seed)
+    if not line.has_held_out or isinstance(null, NotMeasurable):
+        return dict.fromkeys(names)
+
+    def estimate(model: ModelScores, quality: Mean | NotMeasurable) -> float | None:
+        if isinstance(quality, NotMeasurable):
+            return None
+        score = unlearning_score(quality, null, _accuracies(line, model))
+        return None if isinstance(score, NotMeasurable) else score.estimate
+
+    own = estimate(line.candidate, forgetting_quality(candidate, margins, subjects))
+    nothing = estimate(line.original, forgetting_quality(original, margins, subjects))
+    again = [estimate(model, quality) for model, quality in zip(line.retrained, null, strict=True)]
+    among = _mean([one for one in again if one is not None])
+    return dict(zip(names, (own, nothing, among, _mean([one.estimate for one in null])), strict=True))
+
+
+def _accuracies(line: Line, model: ModelScores) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(the model's, the retrained models' mean) accuracy on retained and on held-out records."""
+    retain, held_out = (
+        (float(model[part].accuracy.mean()), float(np.mean([one[part].accuracy.mean() for one in line.retrained])))
+        for part in (RETAIN, HELD_OUT)
+    )
+    return retain, held_out
 
 
 def numbers_of(model: ModelScores) -> ModelNumbers:

@@ -16,7 +16,9 @@ from workers.metrics.unlearning_score import (
     unlearning_score,
 )
 
-SAME = ((0.9, 0.9), (0.8, 0.8))
+Accuracies = tuple[tuple[float, float], tuple[float, float]]
+
+SAME: Accuracies = ((0.9, 0.9), (0.8, 0.8))
 
 
 def quality(unlearned: Array, retrained: Array) -> float:
@@ -78,19 +80,29 @@ def test_it_falls_with_the_leak_on_either_side() -> None:
     assert quality(random.normal(-1, 1, (32, 800)), retrained) == pytest.approx(found[2], rel=0.2)
 
 
+def scored(unlearned: Array, retrained: Array, accuracies: Accuracies = SAME) -> Score:
+    subjects = np.arange(unlearned.shape[1])
+    found, null = (
+        forgetting_quality(unlearned, retrained, subjects),
+        quality_null(retrained, len(unlearned), subjects, 0),
+    )
+    assert isinstance(found, Mean)
+    assert not isinstance(null, NotMeasurable)
+    score = unlearning_score(found, null, accuracies)
+    assert isinstance(score, Score)
+    return score
+
+
 def test_the_score_of_a_retrain_is_one_and_utility_multiplies() -> None:
     random = np.random.default_rng(3)
-    retrained, subjects = random.normal(size=(64, 2000)), np.arange(2000)
-    same = unlearning_score(random.normal(size=(32, 2000)), retrained, subjects, SAME, seed=0)
-    assert isinstance(same, Score)
+    retrained = random.normal(size=(64, 2000))
+    same = scored(random.normal(size=(32, 2000)), retrained)
     assert same.estimate == pytest.approx(1, abs=0.12)
-    worse = unlearning_score(random.normal(size=(32, 2000)), retrained, subjects, ((0.45, 0.9), (0.4, 0.8)), seed=0)
-    assert isinstance(worse, Score)
+    worse = scored(random.normal(size=(32, 2000)), retrained, ((0.45, 0.9), (0.4, 0.8)))
     assert worse.utility == pytest.approx(0.25)
     assert worse.published == pytest.approx(worse.quality.estimate / 4)
-    far = unlearning_score(random.normal(2, 1, (32, 2000)), retrained, subjects, SAME, seed=0)
-    assert isinstance(far, Score)
-    assert far.estimate < 0.15
+    assert worse.estimate == pytest.approx(0.25, abs=0.03)
+    assert scored(random.normal(2, 1, (32, 2000)), retrained).estimate < 0.15
 
 
 @pytest.mark.parametrize("models", [8, 20])
@@ -99,19 +111,19 @@ def test_one_candidate_scores_the_share_of_records_within_the_retrained_range(mo
     level = random.normal(3, 2, 6000)
     retrained = level + random.normal(size=(models, 6000))
     again = (level + random.normal(size=6000))[None, :]
-    inside = (again[0] > retrained.min(axis=0)) & (again[0] < retrained.max(axis=0))
-    assert quality(again, retrained) == inside.mean() == pytest.approx((models - 1) / (models + 1), abs=0.02)
-    more = np.concatenate([retrained, again])
-    assert quality_null(more, 1, seed=0) == pytest.approx((models - 1) / (models + 1), abs=0.02)
-    found = unlearning_score((level + 4)[None, :], more, np.arange(6000), SAME, seed=0)
-    assert isinstance(found, Score)
-    assert found.estimate < 0.1
+    rest = [np.delete(retrained, at, axis=0) for at in range(models)]
+    inside = np.mean([(again[0] > one.min(axis=0)) & (again[0] < one.max(axis=0)) for one in rest])
+    assert quality(again, retrained) == pytest.approx(inside)
+    assert inside == pytest.approx((models - 2) / models, abs=0.02)
+    assert scored(again, retrained).null == pytest.approx((models - 2) / models, abs=1e-9)  # two of r are outermost
+    assert scored(again, retrained).estimate == pytest.approx(1, abs=0.03)
+    assert scored((level + 4)[None, :], retrained).estimate < 0.1
 
 
 def test_the_interval_covers_the_expected_quality() -> None:
     random, held = np.random.default_rng(5), 0
     for _ in range(150):
-        found = forgetting_quality(random.normal(size=(1, 80)), random.normal(size=(9, 80)), np.arange(80))
+        found = forgetting_quality(random.normal(size=(1, 80)), random.normal(size=(10, 80)), np.arange(80))
         assert isinstance(found, Mean)
         low, high = found.interval(0.95) or (0, 0)
         held += low <= 0.8 <= high
@@ -120,10 +132,12 @@ def test_the_interval_covers_the_expected_quality() -> None:
 
 def test_too_few_models_are_said_so() -> None:
     for unlearned, retrained in ((7, 8), (8, 7), (1, 7)):
-        found = unlearning_score(np.zeros((unlearned, 4)), np.zeros((retrained, 4)), np.arange(4), SAME, seed=0)
+        found = forgetting_quality(np.zeros((unlearned, 4)), np.zeros((retrained, 4)), np.arange(4))
         assert isinstance(found, NotMeasurable)
         assert "8 models" in found.reason
-    random = np.random.default_rng(6)
-    for accuracies in (((0.5, 0.0), (0.5, 0.5)), ((0.5, 0.5), (0.5, 0.0))):
-        margins = random.normal(size=(9, 4))
-        assert isinstance(unlearning_score(margins[:1], margins, np.arange(4), accuracies, seed=0), NotMeasurable)
+    assert isinstance(quality_null(np.zeros((7, 4)), 1, np.arange(4), 0), NotMeasurable)
+    assert isinstance(quality_null(np.zeros((15, 4)), 8, np.arange(4), 0), NotMeasurable)
+    full, none = Mean(0.4, 0.1, 4, 4), Mean(0.0, 0.0, 4, 4)
+    assert isinstance(unlearning_score(full, [full], ((0.5, 0.0), (0.5, 0.5))), NotMeasurable)
+    assert isinstance(unlearning_score(full, [full], ((0.5, 0.5), (0.5, 0.0))), NotMeasurable)
+    assert isinstance(unlearning_score(full, [none, none], SAME), NotMeasurable)
