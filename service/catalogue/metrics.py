@@ -22,7 +22,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         name="reference_auc",
         target="workers.metrics.reference_auc:reference_auc",
-        role="diagnostic",
+        role="gate",
         direction="0.5 is best; above: leak, below: over-forgotten",
         needs=("held_out", "references"),
         summary="membership AUC against what models that never saw the records say, among records equally hard",
@@ -102,10 +102,18 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         name="per_record",
         target="workers.metrics.per_record:per_record",
-        role="diagnostic",
+        role="gate",
         direction="0 is best; above: leak, below: over-forgotten",
-        needs=("references",),
+        needs=("held_out", "references"),
         summary="each record's distance from its references: smallest Holm p, and the mean with its interval",
+    ),
+    MetricSpec(
+        name="record_control",
+        target="workers.metrics.per_record:per_record",
+        role="diagnostic",
+        direction="away from 0: the attack works on the original",
+        needs=("held_out", "references"),
+        summary="the same of the original model",
     ),
     MetricSpec(
         name="blind_baseline",

@@ -188,6 +188,7 @@ _CHECK_NAMES = {
     "companion_rate": "Planted records found at a false positive rate of 5 %",
     "canary_control": "Planted records on the old version (AUC)",
     "per_record": "Record by record, with reference models",
+    "record_control": "Record by record on the old version",
 }
 
 

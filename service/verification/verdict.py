@@ -13,6 +13,7 @@ from service.verification.schema import Basis, Check, Evaluation, Grade, Outcome
 
 MEMBERSHIP, CONTROL, BLIND = "membership_auc", "positive_control", "blind_baseline"
 REFERENCE, REFERENCE_CONTROL = "reference_auc", "reference_control"
+PER_RECORD, RECORD_CONTROL = "per_record", "record_control"
 UTILITY, PROVENANCE, SANITY, DISTINCT = "utility", "provenance", "sanity", "distinct"
 CANARIES, CANARY_RATE, CANARY_CONTROL = "companion_canaries", "companion_rate", "canary_control"
 NOT_RUN = "not run: "
@@ -26,9 +27,15 @@ SPREAD_LIMIT = 0.1
 HOLDING_P = 0.001
 """A reference-matched check that fails below this asks for a person, also where an exact method was run."""
 
+SUSPICIOUS_P = 0.01
+"""One forgotten record whose Holm-adjusted p on the member side is below this fails the candidate."""
+
+BENIGN = "nothing detectable before or after: the attack did not find them in the original either"
+_ATTACKS = (MEMBERSHIP, REFERENCE, PER_RECORD)
+
 _NEEDED: dict[Basis, frozenset[str]] = {
     "procedure": frozenset({DISTINCT, SANITY, PROVENANCE}),
-    "measurement": frozenset({DISTINCT, SANITY, MEMBERSHIP}),
+    "measurement": frozenset({DISTINCT, SANITY}),
 }
 
 Judged = tuple[Outcome, str | None]
@@ -53,7 +60,7 @@ def judge_auc(check: Check, control: Check | None, blind: Check | None, policy: 
     if not (low < check.ci[0] and check.ci[1] < high):
         return "inconclusive", "the interval reaches over the margin: too few records or people to tell"
     if control is None or not detectable(control, check.margin):
-        return "inconclusive", "nothing detectable before or after: the attack did not find them in the original either"
+        return "inconclusive", BENIGN
     return "pass", None
 
 
@@ -86,14 +93,44 @@ def detectable(control: Check, margin: float) -> bool:
 
 
 def judge_reference_auc(check: Check, control: Check | None, policy: VerificationPolicy) -> Judged:
-    """The same of the calibrated attack: matching takes the place of the blind baseline. It is printed, not obeyed."""
+    """The same of the calibrated attack: matching takes the place of the blind baseline."""
     if check.estimate is None:
         return check.verdict, check.reason
     outcome, reason = judge_auc(check, control, None, policy)
-    if outcome == "fail" and check.p_value is not None and check.p_value < HOLDING_P:
-        held = f"p = {check.p_value:.1g} is below {HOLDING_P:g}, so that a person should look before this is published"
-        reason = f"{reason}; {held}. This release does not hold a job for it"
+    if outcome == "fail" and holds(check):
+        told = f"p = {check.p_value:.1g} is below {HOLDING_P:g}, so that a person should look before this is published"
+        reason = f"{reason}; {told}"
     return outcome, reason
+
+
+def holds(check: Check) -> bool:
+    """Whether a reference-matched check speaks so clearly that an exact method's candidate waits for a person too."""
+    return check.p_value is not None and check.p_value < HOLDING_P
+
+
+def judge_per_record(check: Check, control: Check | None) -> Judged:
+    """Records one by one: the mean z within +-margin on both sides, and no single record that stands out."""
+    if check.estimate is None or check.ci is None or check.ci95 is None or check.margin is None:
+        return "info", check.reason
+    if check.p_value is not None and check.p_value < SUSPICIOUS_P:
+        return "fail", f"a forgotten record still looks like a member of the training data (Holm p {check.p_value:.1g})"
+    if check.ci95[0] > check.margin:
+        return "fail", "forgotten records still look like members of the training data"
+    if check.ci95[1] < -check.margin:
+        return "fail", "forgotten records look less familiar than records that were never seen: over-forgotten"
+    if not (-check.margin < check.ci[0] and check.ci[1] < check.margin):
+        return "inconclusive", "the interval reaches over the margin: too few records or references to tell"
+    if control is None or judge_per_record(control, None)[0] != "fail":
+        return "inconclusive", BENIGN
+    return "pass", None
+
+
+def deciding_attack(by_id: Mapping[str, Check]) -> str:
+    """Which attack on the people's records gates: the best calibrated one that can be measured on so many of them."""
+    reference, single = by_id.get(REFERENCE), by_id.get(PER_RECORD)
+    if reference is not None and reference.estimate is not None and reference.margin is not None:
+        return REFERENCE
+    return PER_RECORD if single is not None and single.estimate is not None else MEMBERSHIP
 
 
 def judge_noninferiority(check: Check, policy: VerificationPolicy) -> Judged:
@@ -131,11 +168,11 @@ def judge(checks: Sequence[Check], basis: Basis, policy: VerificationPolicy) -> 
 def _judged(check: Check, by_id: Mapping[str, Check], basis: Basis, policy: VerificationPolicy) -> Check:
     role: Role = "diagnostic"
     judged: Judged = (check.verdict, check.reason)
-    if check.id == MEMBERSHIP:
-        judged = judge_auc(check, by_id.get(CONTROL), by_id.get(BLIND), policy)
-        role = "gate" if basis == "measurement" else "diagnostic"
-    elif check.id == REFERENCE:
-        judged = judge_reference_auc(check, by_id.get(REFERENCE_CONTROL), policy)
+    if check.id in _ATTACKS:
+        judged = _judge_attack(check, by_id, policy)
+        role = "gate" if basis == "measurement" and check.id == deciding_attack(by_id) else "diagnostic"
+    elif check.id == RECORD_CONTROL:
+        judged = _judge_record_control(check)
     elif check.id in (CANARIES, CANARY_RATE):
         judged, role = _judge_canaries(check, by_id.get(CANARY_CONTROL), basis)
     elif check.id in (CONTROL, REFERENCE_CONTROL, CANARY_CONTROL):
@@ -152,6 +189,22 @@ def _judged(check: Check, by_id: Mapping[str, Check], basis: Basis, policy: Veri
     elif check.id == PROVENANCE:
         role = "gate" if basis == "procedure" else "diagnostic"
     return check.model_copy(update={"verdict": judged[0], "reason": judged[1], "role": role})
+
+
+def _judge_attack(check: Check, by_id: Mapping[str, Check], policy: VerificationPolicy) -> Judged:
+    if check.id == MEMBERSHIP:
+        return judge_auc(check, by_id.get(CONTROL), by_id.get(BLIND), policy)
+    if check.id == REFERENCE:
+        return judge_reference_auc(check, by_id.get(REFERENCE_CONTROL), policy)
+    return judge_per_record(check, by_id.get(RECORD_CONTROL))
+
+
+def _judge_record_control(check: Check) -> Judged:
+    if check.estimate is None:
+        return "info", check.reason
+    if judge_per_record(check, None)[0] == "fail":
+        return "pass", None
+    return "inconclusive", "the attack does not find the forgotten records in the original beyond the margin"
 
 
 def _utility_gates(check: Check, policy: VerificationPolicy) -> bool:
@@ -200,8 +253,10 @@ def _judge_blind(check: Check) -> Judged:
 def decide(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, Grade | None]:
     """(verdict, grade) of judged checks.
 
-    By procedure only distinctness, sanity and a utility that fails can block: the attacks on an exact method are
-    printed, not obeyed. By measurement every gate must pass, and a diagnostic utility that fails takes a pass away.
+    By procedure only distinctness, sanity, a utility that fails and a reference-matched attack that fails at p < 0.001
+    can block: the other attacks on an exact method are printed, not obeyed. By measurement every gate must pass, and a
+    diagnostic utility that fails takes a pass away. Where the original itself does not give the people's records away,
+    the canaries deleted along decide.
     """
     verdict = _combine(checks, basis)[0]
     if verdict != "pass":
@@ -231,15 +286,28 @@ def _combine(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, str]:
         return "inconclusive", f"{missing[0]} was not checked"
     open_ = [check for check in gates.values() if check.verdict != "pass"]
     if basis == "procedure":
-        open_ = [check for check in open_ if check.id != UTILITY]
+        return _by_procedure(checks, [check for check in open_ if check.id != UTILITY])
+    if not gates.keys() & set(_ATTACKS):
+        return "inconclusive", f"{MEMBERSHIP} was not checked"
+    benign = [check for check in open_ if check.id in _ATTACKS and check.reason == BENIGN]
+    planted = gates.get(CANARIES)
+    if benign and planted is not None and planted.verdict == "pass":
+        open_ = [check for check in open_ if check not in benign]
     if open_:
         return "inconclusive", _because(open_[0])
-    if basis == "procedure":
-        return "pass", "an exact method was run, and its training record agrees with data, recipe and weights"
     harmed = [check for check in checks if check.id == UTILITY and check.verdict == "fail"]
     if harmed:
         return "inconclusive", f"{_because(harmed[0])} (the held-out set is below the size that gates)"
+    if benign:
+        return "pass", "the canaries deleted along pass, utility was kept, and these records were never detectable"
     return "pass", "the attacks found no more than the margin allows, and utility was kept"
+
+
+def _by_procedure(checks: Sequence[Check], open_: Sequence[Check]) -> tuple[Verdict, str]:
+    held = [check for check in checks if check.id == REFERENCE and check.verdict == "fail" and holds(check)]
+    if open_ or held:
+        return "inconclusive", _because([*open_, *held][0])
+    return "pass", "an exact method was run, and its training record agrees with data, recipe and weights"
 
 
 def _because(check: Check) -> str:

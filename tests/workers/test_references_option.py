@@ -80,7 +80,8 @@ def test_the_calibrated_attack_is_added_and_tells_the_original_from_a_retrain(
     assert run(shelf, *retrained, "--references", str(shelf / "gate")) == plain
     told = json.loads(capsys.readouterr().out)
     found, control = check_of(told, "reference_auc"), check_of(told, "reference_control")
-    assert found["role"] == control["role"] == "diagnostic"
+    assert (found["role"], control["role"]) == ("gate", "diagnostic")
+    assert check_of(told, "membership_auc")["role"] == "diagnostic"
     assert found["references"] == 4
     assert found["n"] == 100
     assert found["cluster"] == "subject"
@@ -100,7 +101,7 @@ def test_the_calibrated_attack_is_added_and_tells_the_original_from_a_retrain(
     assert (told["verdict"], told["grade"]) == (without["verdict"], without["grade"])
 
 
-def test_a_leak_is_printed_of_an_exact_candidate_and_does_not_block(
+def test_a_leak_of_an_exact_candidate_holds_it_for_a_person(
     shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A record that lies: the original's weights under a retrain's record, one bit apart."""
@@ -116,10 +117,11 @@ def test_a_leak_is_printed_of_an_exact_candidate_and_does_not_block(
     record = read_record(forged)
     assert record is not None
     write_record(forged, record.model_copy(update={"weights_digest": weights_digest([forged / "model.safetensors"])}))
-    assert run(shelf, "--references", str(shelf / "both"), "--json", candidate=str(forged)) == 0
+    assert run(shelf, "--references", str(shelf / "both"), "--json", candidate=str(forged)) == 3
     told = json.loads(capsys.readouterr().out)
     found = check_of(told, "reference_auc")
-    assert (told["basis"], told["grade"], found["verdict"], found["references"]) == ("procedure", "A", "fail", 4)
+    assert (told["basis"], told["verdict"], told["grade"]) == ("procedure", "inconclusive", None)
+    assert (found["role"], found["verdict"], found["references"]) == ("diagnostic", "fail", 4)
     assert "a person should look before this is published" in found["reason"]
 
 

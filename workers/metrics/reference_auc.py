@@ -126,7 +126,7 @@ def reference_auc(forget: Judged, held_out: Judged, neighbours: int = NEIGHBOURS
         return NotMeasurable(f"not measurable: the records have {told}")
     # From held-out records alone: what the references say of the forgotten ones must not set the scale.
     pooled = pooled_variance(held_out.variance, held_out.count)
-    left, others = (_unexplained(part, held_out, pooled) for part in (forget, held_out))
+    left, others = (unexplained(part, held_out, pooled) for part in (forget, held_out))
     matched = _matched(forget, held_out, neighbours)
     against = others[matched.rows]
     wins = np.asarray((left[:, None] > against) + 0.5 * (left[:, None] == against), dtype=np.float64)
@@ -169,7 +169,8 @@ def _strata(forget: Judged, held_out: Judged) -> tuple[Clusters, Clusters]:
     return forget.strata, held_out.strata
 
 
-def _unexplained(part: Judged, held_out: Judged, pooled: float) -> Array:
+def unexplained(part: Judged, held_out: Judged, pooled: float) -> Array:
+    """z [n] of what references and the monotone correction leave of each score; `pooled` variance of held-out ones."""
     expected = monotone_correction(held_out.mean, held_out.scores, part.mean)
     return calibrated_scores(part.scores, expected, part.variance, part.count, pooled)[1]
 

@@ -29,12 +29,12 @@ from workers.planning.checks import (
     blind_check,
     distinct_check,
     membership_checks,
-    per_record_check,
     sanity_check,
     utility_check,
 )
 from workers.planning.comparisons import Line, metric_checks, numbers_of, retrain_metrics
 from workers.planning.provenance import Provenance
+from workers.planning.record_checks import record_checks
 from workers.planning.score_tables import (
     CANDIDATE,
     FORGET,
@@ -157,8 +157,9 @@ def _diagnostics(
     measured, metrics = metric_checks(line)
     calibrated, more = reference_checks(line, references, policy.verification, alpha)
     planted, found = canary_checks(line, policy.verification, alpha, facts.traces, facts.canary_kinds)
-    rest = [per_record_check(isinstance(references, Calibration)), *planted]
-    return [*measured, *calibrated, *rest], metrics | retrain_metrics(line, facts.seed) | more | found
+    single, values = record_checks(line, references)
+    metrics |= retrain_metrics(line, facts.seed) | more | values | found
+    return [*measured, *calibrated, *single, *planted], metrics
 
 
 def provenance_check(provenance: Provenance | None, ignore_record: bool) -> Check:

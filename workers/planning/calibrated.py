@@ -16,7 +16,7 @@ from service.verification.policy import VerificationPolicy, margin_for
 from service.verification.schema import Check
 from service.verification.statistics import Array, NotMeasurable
 from service.verification.verdict import NOT_RUN, REFERENCE, REFERENCE_CONTROL
-from workers.metrics.reference_auc import ReferenceAuc, reference_auc
+from workers.metrics.reference_auc import Judged, ReferenceAuc, reference_auc
 from workers.modeling.directories import sha256_file
 from workers.planning.checks import NO_HELD_OUT
 from workers.planning.comparisons import Line
@@ -90,7 +90,8 @@ def reference_checks(
     return checks, metrics
 
 
-def _measured(model: ModelScores, calibration: Calibration) -> ReferenceAuc | NotMeasurable:
+def judged_sets(model: ModelScores, calibration: Calibration) -> tuple[Judged, Judged] | NotMeasurable:
+    """Forgotten and held-out records as one model scores them, beside what their references say."""
     if HELD_OUT not in model:
         return NotMeasurable(NO_HELD_OUT)
     try:
@@ -100,7 +101,12 @@ def _measured(model: ModelScores, calibration: Calibration) -> ReferenceAuc | No
         )
     except Unevaluable as error:
         return NotMeasurable(f"{NOT_RUN}{error.detail}")
-    return reference_auc(forget, held_out)
+    return forget, held_out
+
+
+def _measured(model: ModelScores, calibration: Calibration) -> ReferenceAuc | NotMeasurable:
+    sets = judged_sets(model, calibration)
+    return sets if isinstance(sets, NotMeasurable) else reference_auc(*sets)
 
 
 def _scores(scores: SetScores, calibration: Calibration) -> Array:

@@ -17,7 +17,6 @@ from service.verification.verdict import (
     CONTROL,
     DISTINCT,
     MEMBERSHIP,
-    NOT_RUN,
     PERPLEXITY,
     SANITY,
     SPREAD_LIMIT,
@@ -201,10 +200,3 @@ def metric_check(name: str, statistic: str, found: Mean | OperatingPoint | NotMe
         return check.model_copy(update={"estimate": found.rate, "ci95": found.ci95, "cluster": _PEOPLE})
     values = {"estimate": found.estimate, "ci95": found.interval(0.95), "clusters": (found.clusters,)}
     return check.model_copy(update=values | {"cluster": _PEOPLE})
-
-
-def per_record_check(has_references: bool) -> Check:
-    """`per_record`: each forgotten record for itself."""
-    why = "no part of this release" if has_references else "no references"
-    statistic = "per-record z against reference models, Holm"
-    return Check(id="per_record", role="diagnostic", statistic=statistic, reason=f"{NOT_RUN}{why}")

@@ -170,16 +170,90 @@ def calibrated(basis: Basis, **change: Any) -> tuple[list[Check], Check]:
     ],
 )
 @pytest.mark.parametrize("basis", ["procedure", "measurement"])
-def test_the_calibrated_attack_is_judged_and_printed_and_decides_nothing(
+def test_the_calibrated_attack_takes_the_place_of_the_other_and_holds_an_exact_candidate(
     basis: Basis, change: dict[str, Any], expected: str, held: bool
 ) -> None:
     checks, found = calibrated(basis, **change)
-    assert (found.role, found.verdict) == ("diagnostic", expected)
+    population = next(check for check in checks if check.id == "membership_auc")
+    gates = basis == "measurement" and expected != "info"
+    assert (found.role, found.verdict) == ("gate" if gates else "diagnostic", expected)
+    assert population.role == ("gate" if basis == "measurement" and not gates else "diagnostic")
     assert ("a person should look" in (found.reason or "")) == held
-    without = [check for check in checks if not check.id.startswith("reference_")]
-    assert decide(checks, basis) == decide(without, basis)
-    assert explain(checks, basis) == explain(without, basis)
+    if basis == "procedure":
+        assert decide(checks, basis)[0] == ("inconclusive" if held else "pass")
+    else:
+        assert decide(checks, basis)[0] == ("pass" if expected == "info" else expected)
     assert judge(checks, basis, POLICY) == checks
+
+
+RECORDS = Check(
+    id="per_record", role="diagnostic", statistic="mean z", estimate=0.1, alpha=0.05, ci=(-1.0, 1.2), ci95=(-1.3, 1.5),
+    margin=3.0, n=3, m=2000, references=8, p_value=0.6,
+)  # fmt: skip
+RECORD_CONTROL = RECORDS.model_copy(update={"id": "record_control", "ci": (4.0, 6.0), "ci95": (3.7, 6.3)})
+FEW = {"n": 3, "margin": None, "clusters": (3, 500)}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, "pass"),
+        ({"ci": (-1.0, 3.2)}, "inconclusive"),
+        ({"ci95": (3.1, 6.0)}, "fail"),
+        ({"ci95": (-6.0, -3.1)}, "fail"),
+        ({"p_value": 0.009}, "fail"),
+        ({"p_value": 0.011}, "pass"),
+    ],
+)
+def test_a_few_records_are_judged_one_by_one(change: dict[str, Any], expected: str) -> None:
+    few = [check.model_copy(update=FEW) for check in (AUC, CONTROL, REFERENCE, REFERENCE_CONTROL)]
+    records = [RECORDS.model_copy(update=change), RECORD_CONTROL]
+    checks = judge([*FILES, *few, BLIND, UTILITY, *records], "measurement", POLICY)
+    by_id = {check.id: check for check in checks}
+    assert (by_id["per_record"].role, by_id["per_record"].verdict) == ("gate", expected)
+    assert by_id["membership_auc"].role == by_id["reference_auc"].role == "diagnostic"
+    assert decide(checks, "measurement") == (expected, "C" if expected == "pass" else None)
+    # What the original does not give away either is no evidence.
+    unseen = RECORDS.model_copy(update={"id": "record_control"})
+    again = judge([*FILES, *few, BLIND, UTILITY, records[0], unseen], "measurement", POLICY)
+    assert decide(again, "measurement")[0] == ("inconclusive" if expected == "pass" else expected)
+
+
+PLANTED = Check(
+    id="companion_canaries", role="diagnostic", statistic="AUC", estimate=0.5, alpha=0.05, ci=(0.44, 0.56),
+    ci95=(0.42, 0.58), margin=0.10, n=73, m=365, clusters=(73, 365),
+)  # fmt: skip
+PLANTED_CONTROL = PLANTED.model_copy(update={"id": "canary_control", "ci": (0.7, 0.8), "ci95": (0.68, 0.82)})
+
+
+@pytest.mark.parametrize(
+    ("planted", "control", "expected"),
+    [
+        ({}, {}, "pass"),
+        ({"ci": (0.44, 0.61)}, {}, "inconclusive"),
+        ({"ci95": (0.61, 0.7)}, {}, "fail"),
+        ({"ci95": (0.3, 0.39)}, {}, "fail"),
+        # Canaries that the original does not give away decide nothing, and cannot stand in either.
+        ({}, {"ci95": (0.55, 0.7)}, "inconclusive"),
+        ({"ci95": (0.61, 0.7)}, {"ci95": (0.55, 0.7)}, "inconclusive"),
+        ({"margin": None, "n": 50}, {}, "inconclusive"),
+    ],
+)
+def test_canaries_decide_where_the_original_does_not_give_the_people_away(
+    planted: dict[str, Any], control: dict[str, Any], expected: str
+) -> None:
+    benign = CONTROL.model_copy(update={"ci": (0.48, 0.54), "ci95": (0.47, 0.55)})
+    canaries = [PLANTED.model_copy(update=planted), PLANTED_CONTROL.model_copy(update=control)]
+    checks = judge([*FILES, AUC, benign, BLIND, UTILITY, *canaries], "measurement", POLICY)
+    assert decide(checks, "measurement")[0] == expected
+    # Where the people were detectable both must pass.
+    both = judge([*FILES, AUC, CONTROL, BLIND, UTILITY, *canaries], "measurement", POLICY)
+    gates = both[-2].role == "gate"
+    assert decide(both, "measurement")[0] == (expected if gates else "pass")
+    # By procedure they are printed.
+    exact = judge([*FILES, AUC, benign, BLIND, UTILITY, *canaries], "procedure", POLICY)
+    assert exact[-2].role == "diagnostic"
+    assert decide(exact, "procedure") == ("pass", "A")
 
 
 def test_a_separating_blind_baseline_does_not_take_the_matched_attack_away() -> None:
