@@ -5,6 +5,7 @@ prompt) and the output head is computed at those positions only: logits at every
 memory of a small model with a large vocabulary.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,19 +28,29 @@ from workers.modeling.tasks import (
 
 IGNORED = -100
 
+_BLOCK = {"cpu": 1 << 17}
+_LARGE_BLOCK = 1 << 26
+"""Logits that statistics over the vocabulary are taken of at a time: on a CPU as many as stay in its cache, which pays
+for the statistics; elsewhere more, since each block launches every kernel. Either takes little memory."""
+
+_LOWEST = -1e4
+"""Stands for the log-probability of a token that is ruled out: 0 times it is 0."""
+
 
 @dataclass(frozen=True)
 class TextEncoding:
     """Token ids of N records laid end to end.
 
     `tokens` int32 [sum of lengths], `starts` int64 [N + 1], `first` int32 [N] the first loss-bearing position of each
-    record, `utf8_bytes` int32 [N] the bytes of text its loss-bearing tokens cover, `labels` int64 [N] or None.
+    record, `utf8_bytes` int32 [N] the bytes of text its loss-bearing tokens cover and `zlib_bytes` int32 [N] those of
+    this text compressed, `labels` int64 [N] or None.
     """
 
     tokens: NDArray[np.int32]
     starts: NDArray[np.int64]
     first: NDArray[np.int32]
     utf8_bytes: NDArray[np.int32]
+    zlib_bytes: NDArray[np.int32]
     labels: Tensor | None = None
 
     def __len__(self) -> int:
@@ -47,7 +58,8 @@ class TextEncoding:
 
     @property
     def nbytes(self) -> int:
-        return self.tokens.nbytes + self.starts.nbytes + self.first.nbytes + self.utf8_bytes.nbytes
+        parts = (self.tokens, self.starts, self.first, self.utf8_bytes, self.zlib_bytes)
+        return sum(part.nbytes for part in parts)
 
     @property
     def lengths(self) -> list[int]:
@@ -57,11 +69,20 @@ class TextEncoding:
         return None
 
 
-def _laid_out(ids: list[list[int]], first: list[int], sizes: list[int], labels: Tensor | None) -> TextEncoding:
+def laid_out(
+    ids: list[list[int]], first: list[int], covered: list[bytes] | None = None, labels: Tensor | None = None
+) -> TextEncoding:
+    """Token ids of each record, its first loss-bearing position and the UTF-8 text that its loss covers, as arrays.
+
+    Where `covered` is None the encoding has no text to count the bytes of, and says 0.
+    """
     starts = np.zeros(len(ids) + 1, dtype=np.int64)
     np.cumsum([len(tokens) for tokens in ids], out=starts[1:])
     flat = np.fromiter((token for tokens in ids for token in tokens), dtype=np.int32, count=int(starts[-1]))
-    return TextEncoding(flat, starts, np.asarray(first, dtype=np.int32), np.asarray(sizes, dtype=np.int32), labels)
+    texts = covered if covered is not None else [b""] * len(ids)
+    sizes = np.array([len(text) for text in texts], dtype=np.int32)
+    squeezed = np.array([len(zlib.compress(text)) if text else 0 for text in texts], dtype=np.int32)
+    return TextEncoding(flat, starts, np.asarray(first, dtype=np.int32), sizes, squeezed, labels)
 
 
 def _joined(parts: list[TextEncoding]) -> TextEncoding:
@@ -73,6 +94,7 @@ def _joined(parts: list[TextEncoding]) -> TextEncoding:
         np.concatenate([*starts, offsets[-1:]]).astype(np.int64),
         np.concatenate([part.first for part in parts]),
         np.concatenate([part.utf8_bytes for part in parts]),
+        np.concatenate([part.zlib_bytes for part in parts]),
         torch.cat(labels) if labels else None,
     )
 
@@ -106,8 +128,7 @@ class TextClassification:
         """Tokenise; an empty text becomes the end token."""
         coded = self.tokenizer(columns["text"], truncation=True, max_length=self.max_length)
         ids = [tokens or [int(self.tokenizer.eos_token_id)] for tokens in coded["input_ids"]]
-        sizes = [len(text.encode()) for text in columns["text"]]
-        return _laid_out(ids, [0] * len(ids), sizes, label_tensor(columns["label"], self.num_labels))
+        return laid_out(ids, [0] * len(ids), labels=label_tensor(columns["label"], self.num_labels))
 
     def join(self, parts: list[TextEncoding]) -> TextEncoding:
         """One encoding from consecutive parts."""
@@ -164,7 +185,7 @@ class CausalLanguageModelling:
         end = int(self.tokenizer.eos_token_id)
         ids: list[list[int]] = []
         first: list[int] = []
-        sizes: list[int] = []
+        covered: list[bytes] = []
         for text, prompt, tokens, spans in zip(
             texts, prompts, coded["input_ids"], coded["offset_mapping"], strict=True
         ):
@@ -172,30 +193,33 @@ class CausalLanguageModelling:
             start = max(1, next((at for at, span in enumerate(spans) if span[1] > len(prompt)), len(tokens)))
             ids.append(closed)
             first.append(start)
-            sizes.append(_covered(text, spans, start))
+            covered.append(_covered(text, spans, start))
         empty = sum(begin >= len(tokens) for begin, tokens in zip(first, ids, strict=True))
         if empty:
             raise BadDataset(
                 f"{empty} records have nothing to predict within max_length {self.max_length}: raise max_length, "
                 "shorten their prompts or leave them out"
             )
-        return _laid_out(ids, first, sizes, None)
+        return laid_out(ids, first, covered)
 
     def join(self, parts: list[TextEncoding]) -> TextEncoding:
         """One encoding from consecutive parts."""
         return _joined(parts)
 
     def batch(self, encoding: TextEncoding, indices: list[int]) -> Batch:
-        """`input_ids` [B, T], `targets` [B, T] (-100 where no loss is taken) and `utf8_bytes` [B]."""
+        """`input_ids` [B, T], `targets` [B, T] (-100 where no loss is taken), `utf8_bytes` and `zlib_bytes` [B]."""
         ids, mask = _padded(encoding, indices, int(self.tokenizer.pad_token_id))
         first = torch.from_numpy(encoding.first[indices].astype(np.int64))
         bearing = mask & (torch.arange(ids.shape[1])[None, :] >= first[:, None])
-        sizes = torch.from_numpy(encoding.utf8_bytes[indices].astype(np.int64))
-        return {"input_ids": ids, "targets": ids.masked_fill(~bearing, IGNORED), "utf8_bytes": sizes}
+        targets = ids.masked_fill(~bearing, IGNORED)
+        sizes, squeezed = (
+            torch.from_numpy(part[indices].astype(np.int64)) for part in (encoding.utf8_bytes, encoding.zlib_bytes)
+        )
+        return {"input_ids": ids, "targets": targets, "utf8_bytes": sizes, "zlib_bytes": squeezed}
 
     def losses(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Mean negative log-likelihood per loss-bearing token of each record [B], nats."""
-        logits, targets, rows = self._predictions(model, batch)
+        logits, targets, rows = self.predictions(model, batch)
         return self._means(nn.functional.cross_entropy(logits, targets, reduction="none")[None], rows, batch)[0]
 
     def _means(self, values: Tensor, rows: Tensor, batch: Batch) -> Tensor:
@@ -208,7 +232,7 @@ class CausalLanguageModelling:
 
         k is such that some `WATCHED` predictions of a batch are looked at: over all of them the overhead shows.
         """
-        logits, targets, rows = self._predictions(model, batch)
+        logits, targets, rows = self.predictions(model, batch)
         losses = self._means(nn.functional.cross_entropy(logits, targets, reduction="none")[None], rows, batch)[0]
         counts = torch.bincount(rows, minlength=len(losses))
         place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
@@ -221,21 +245,37 @@ class CausalLanguageModelling:
         return (losses * counts).sum() / counts.sum()
 
     def outputs(self, model: PreTrainedModel, batch: Batch) -> TokenOutputs:
-        """Log-probabilities of the true tokens and whether they were the likeliest."""
-        logits, targets, rows = self._predictions(model, batch)
-        log_probs = -nn.functional.cross_entropy(logits, targets, reduction="none")
-        return TokenOutputs(log_probs, logits.argmax(dim=1) == targets, rows, batch["utf8_bytes"])
+        """Log-probabilities of the true tokens, whether they were the likeliest, and what was to be expected there."""
+        logits, targets, rows = self.predictions(model, batch)
+        size = max(1, _BLOCK.get(logits.device.type, _LARGE_BLOCK) // logits.shape[1])
+        blocks = zip(logits.split(size), targets.split(size), strict=True)
+        log_probs, mean, variance, correct = map(torch.cat, zip(*(_told(*block) for block in blocks), strict=True))
+        return TokenOutputs(log_probs, mean, variance, correct, rows, batch["utf8_bytes"], batch["zlib_bytes"])
 
     @staticmethod
     def _counts(batch: Batch) -> Tensor:
         return (batch["targets"][:, 1:] != IGNORED).sum(dim=1).to(torch.float32)
 
-    def _predictions(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def predictions(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Logits float32 [M, V], true tokens [M] and record positions [M] of the M loss-bearing tokens."""
         if id(model) not in self._heads:
             self._heads = {id(model): _head(model, batch)}
         logits, bearing = self._heads[id(model)](batch)
         return logits.float(), batch["targets"][:, 1:][bearing], bearing.nonzero()[:, 0]
+
+
+def _told(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(log-probability of the target, mean and variance of all under the distribution itself, was it the likeliest)
+    at each of M positions, from logits [M, V]."""
+    log_p = torch.log_softmax(logits, dim=1)
+    own = log_p.gather(1, targets.unsqueeze(1))[:, 0]
+    correct = log_p.argmax(dim=1) == targets
+    p = log_p.exp()
+    log_p = log_p.clamp_(min=_LOWEST)
+    mean = torch.linalg.vecdot(p, log_p)
+    # Around the mean: the difference of two large numbers would lose a nearly uniform distribution's small variance.
+    variance = torch.linalg.vecdot(p, log_p.sub_(mean.unsqueeze(1)).square_())
+    return own, mean, variance, correct
 
 
 def _prompts_and_texts(columns: dict[str, list[Any]]) -> tuple[list[str], list[str]]:
@@ -245,12 +285,12 @@ def _prompts_and_texts(columns: dict[str, list[Any]]) -> tuple[list[str], list[s
     return [""] * len(columns["text"]), columns["text"]
 
 
-def _covered(text: str, spans: list[tuple[int, int]], start: int) -> int:
-    """UTF-8 bytes from the end of the last token without loss to the end of the last token kept."""
+def _covered(text: str, spans: list[tuple[int, int]], start: int) -> bytes:
+    """The UTF-8 text from the end of the last token without loss to the end of the last token kept."""
     if not spans:
-        return 0
+        return b""
     begin = spans[start - 1][1] if start - 1 < len(spans) else len(text)
-    return len(text[begin : max(begin, spans[-1][1])].encode())
+    return text[begin : max(begin, spans[-1][1])].encode()
 
 
 def _bearing(batch: Batch) -> Tensor:

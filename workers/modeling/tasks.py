@@ -46,14 +46,19 @@ class ClassifierOutputs:
 class TokenOutputs:
     """One entry per loss-bearing token of a batch, in record order.
 
-    `log_probs` of the true tokens (nats, float32), `correct` where the likeliest token is the true one, `rows` the
-    position of each token's record in the batch, `utf8_bytes` [B] how many bytes of text the scored tokens cover.
+    `log_probs` of the true tokens (nats, float32), `mean` and `variance` of log-probabilities over the vocabulary under
+    the model's own distribution (nats, float32), `correct` where the likeliest token is the true one, `rows` the
+    position of each token's record in the batch, `utf8_bytes` [B] how many bytes of text the scored tokens cover and
+    `zlib_bytes` [B] how many it has compressed.
     """
 
     log_probs: Tensor
+    mean: Tensor
+    variance: Tensor
     correct: Tensor
     rows: Tensor
     utf8_bytes: Tensor
+    zlib_bytes: Tensor
 
 
 @dataclass(frozen=True)

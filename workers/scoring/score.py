@@ -15,6 +15,8 @@ from workers.modeling.tasks import ClassifierOutputs, TokenOutputs
 BATCH_SIZE = 128
 LOWEST_SHARE = 0.2
 """Min-K% averages this share of a record's tokens, the least likely ones (Shi et al. 2023, K = 20)."""
+SMALLEST_VARIANCE = 1e-6
+"""Floor of the variance over the vocabulary: a model certain of its next token has none."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ def score(loaded: LoadedModel, records: Records, context: Context, batch_size: i
 
     Columns record_id, subject_id, loss (nats; per token for language models); classifiers add confidence (logit-scaled,
     z_y - logsumexp of the others), entropy, modified_entropy, correct, predicted, label; language models add
-    nll (nats, summed), tokens, utf8_bytes, min_k, token_accuracy.
+    nll (nats, summed), tokens, utf8_bytes and zlib_bytes of the text that the loss covers, min_k and min_k_plus_plus
+    (larger = more like a member), token_accuracy.
     """
     loaded.model.eval()
     encoded = Encoded(loaded.task, records)
@@ -77,25 +80,33 @@ def _classifier(outputs: ClassifierOutputs) -> dict[str, np.ndarray]:
 def _tokens(outputs: TokenOutputs) -> dict[str, np.ndarray]:
     size = len(outputs.utf8_bytes)
     rows = outputs.rows.cpu().numpy()
-    log_p = outputs.log_probs.double().cpu().numpy()
+    log_p, mean, variance = (
+        part.double().cpu().numpy() for part in (outputs.log_probs, outputs.mean, outputs.variance)
+    )
     tokens = np.bincount(rows, minlength=size)
     nll = -np.bincount(rows, weights=log_p, minlength=size)
     correct = np.bincount(rows, weights=outputs.correct.cpu().numpy(), minlength=size)
     counted = np.maximum(tokens, 1)
+    # Zhang et al. (2404.02936), equation 3: how likely a token is among those that could have stood there.
+    standing = (log_p - mean) / np.sqrt(np.maximum(variance, SMALLEST_VARIANCE))
     return {
         "loss": nll / counted,
         "nll": nll,
         "tokens": tokens,
         "utf8_bytes": outputs.utf8_bytes.cpu().numpy(),
-        "min_k": _min_k(log_p, rows, size),
+        "zlib_bytes": outputs.zlib_bytes.cpu().numpy(),
+        "min_k": _lowest_mean(log_p, rows, tokens),
+        "min_k_plus_plus": _lowest_mean(standing, rows, tokens),
         "token_accuracy": correct / counted,
     }
 
 
-def _min_k(log_p: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
-    lowest = np.zeros(size)
-    for row in range(size):
-        values = np.sort(log_p[rows == row])
-        if len(values):
-            lowest[row] = values[: max(1, round(LOWEST_SHARE * len(values)))].mean()
-    return lowest
+def _lowest_mean(values: np.ndarray, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """The mean of the lowest values [M] of each record, at least one of them; 0 for a record without any."""
+    order = np.lexsort((values, rows))
+    owner = rows[order]
+    place = np.arange(len(rows)) - (np.cumsum(tokens) - tokens)[owner]
+    wanted = np.maximum(1, np.rint(LOWEST_SHARE * tokens))
+    lowest = place < wanted[owner]
+    sums = np.bincount(owner[lowest], weights=values[order][lowest], minlength=len(tokens))
+    return np.where(tokens > 0, sums / wanted, 0.0)
