@@ -47,13 +47,13 @@ def test_a_candidate_that_is_often_wrong_pays_for_it() -> None:
 
 
 def test_the_histogram_takes_fifty_retrained_models() -> None:
-    found = metrics(tables(51))
+    found = metrics(tables(50))
     floor = found["klom_retrain_to_retrain"]
     assert found["klom"] == pytest.approx(floor, rel=0.15)
     assert found["klom_do_nothing"] > 2 * floor
     assert found["klom_do_nothing_p95"] >= found["klom_do_nothing"]
-    assert metrics(tables(51, candidate=2.0))["klom"] > 2 * floor
-    assert metrics(tables(12))["klom"] is None
+    assert metrics(tables(50, candidate=2.0))["klom"] > 2 * floor
+    assert metrics(tables(49))["klom"] is None
 
 
 def test_too_few_retrained_models_leave_nulls_and_none_leave_nothing() -> None:

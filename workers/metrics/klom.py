@@ -35,7 +35,7 @@ def klom(unlearned: Array, retrained: Array, fewest: int = FEWEST) -> Array | No
     """
     if len(retrained) < fewest or 1 < len(unlearned) < fewest:
         have = min(len(retrained), len(unlearned)) if len(unlearned) > 1 else len(retrained)
-        return NotMeasurable(f"not measurable: a histogram takes {fewest} models a side, there are {have}")
+        return _too_few(fewest, have)
     return _histogram(unlearned, retrained)
 
 
@@ -46,11 +46,17 @@ def klom_null(retrained: Array, unlearned: int, seed: int, fewest: int = FEWEST)
     others, so compare with `klom` on as many retrained models as are left. Not measurable as `klom`.
     """
     if unlearned == 1:
-        rows = [klom(retrained[at : at + 1], np.delete(retrained, at, axis=0), fewest) for at in range(len(retrained))]
-        missing = next((row for row in rows if isinstance(row, NotMeasurable)), None)
-        return missing or np.stack([row for row in rows if not isinstance(row, NotMeasurable)])
+        if len(retrained) < fewest:
+            return _too_few(fewest, len(retrained))
+        return np.stack(
+            [_histogram(retrained[at : at + 1], np.delete(retrained, at, axis=0)) for at in range(len(retrained))]
+        )
     order = np.random.default_rng(seed).permutation(len(retrained))
     return klom(retrained[order[:unlearned]], retrained[order[unlearned:]], fewest)
+
+
+def _too_few(fewest: int, have: int) -> NotMeasurable:
+    return NotMeasurable(f"not measurable: a histogram takes {fewest} models a side, there are {have}")
 
 
 def _histogram(unlearned: Array, retrained: Array) -> Array:

@@ -116,4 +116,4 @@ def test_too_few_models_for_a_histogram_are_said_so(unlearned: int, retrained: i
     assert isinstance(found, NotMeasurable)
     assert "50 models" in found.reason
     assert isinstance(klom_null(np.zeros((99, 3)), 50, 0), NotMeasurable)
-    assert isinstance(klom_null(np.zeros((50, 3)), 1, 0), NotMeasurable)
+    assert isinstance(klom_null(np.zeros((49, 3)), 1, 0), NotMeasurable)
