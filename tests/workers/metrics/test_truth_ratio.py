@@ -55,19 +55,19 @@ def test_like_a_retrain_and_unlike_one() -> None:
     assert quality(retrained, retrained).distance == 0
 
 
-@pytest.mark.parametrize("size", [1, 5])
-def test_the_bounds_cover_a_known_distance(size: int) -> None:
-    truth = 2 * normal_cdf(0.5) - 1  # between normals one deviation apart
+@pytest.mark.parametrize(("size", "questions", "shift"), [(1, 200, 1.0), (5, 200, 1.0), (1, 40, 0.5), (1, 40, 0.0)])
+def test_the_bounds_cover_a_known_distance_and_none(size: int, questions: int, shift: float) -> None:
+    truth = 2 * normal_cdf(shift / 2) - 1
     random, held = np.random.default_rng(1), 0
-    people = np.repeat(np.arange(200 // size), size)
-    for _ in range(200):
-        shared = np.sqrt(0.5) * random.normal(size=200 // size)[people] if size > 1 else random.normal(0, 0.5**0.5, 200)
-        first, second = (shared + np.sqrt(0.5) * random.normal(size=200) for _ in range(2))
-        found = quality(first - 1, second, people)
+    people = np.repeat(np.arange(questions // size), size)
+    for _ in range(300):
+        shared = np.sqrt(0.5) * random.normal(size=questions // size)[people]
+        first, second = (shared + np.sqrt(0.5) * random.normal(size=questions) for _ in range(2))
+        found = quality(first - shift, second, people)
         assert found.ci95 is not None
-        assert found.distance == kolmogorov(first - 1, second).distance
+        assert found.distance == kolmogorov(first - shift, second).distance
         held += found.ci95[0] <= truth <= found.ci95[1]
-    assert held / 200 >= 0.9
+    assert held / 300 >= 0.92
 
 
 def test_one_person_has_no_bounds_and_a_ratio_that_is_none_no_distance() -> None:
