@@ -13,10 +13,48 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.verification.statistics import Array, Clusters, Mean, NotMeasurable, influenced, placements
+from service.verification.statistics import (
+    Array,
+    Auc,
+    Clusters,
+    Interval,
+    Mean,
+    NotMeasurable,
+    clustered_auc,
+    influenced,
+    placements,
+)
 
 SMALLEST = 0.1
 """An A_r below which the ratio says more about the retrain than about the candidate: it multiplies errors by ten."""
+
+_EDGE = 0.05
+
+
+@dataclass(frozen=True)
+class PrivLeak:
+    """`linear` is the figure in percent with its linearised error, `candidate` the membership AUC, `against` A_r."""
+
+    linear: Mean
+    candidate: Auc
+    against: float
+
+    @property
+    def estimate(self) -> float:
+        """PrivLeak in percent: 0 for a retrain, -100 for a complete leak."""
+        return self.linear.estimate
+
+    def interval(self, confidence: float) -> Interval:
+        """Two-sided bounds, never of zero width.
+
+        The linearised error vanishes where the candidate's AUC is 0 or 1, however few records show it. Within 0.05 of
+        them it is on each side the wider of that and of what the AUC's own interval makes of A_u alone.
+        """
+        low, high = self.linear.interval(confidence) or (-np.inf, np.inf)
+        if min(self.candidate.auc, 1 - self.candidate.auc) < _EDGE:
+            below, above = (100 * ((1 - auc) / self.against - 1) for auc in self.candidate.interval(confidence)[::-1])
+            low, high = min(low, below), max(high, above)
+        return max(-100.0, low), high
 
 
 @dataclass(frozen=True)
@@ -29,10 +67,10 @@ class Scores:
 
 def privleak(
     candidate: Scores, retrained: Scores, forget_subjects: Clusters, held_out_subjects: Clusters
-) -> Mean | NotMeasurable:
+) -> PrivLeak | NotMeasurable:
     """PrivLeak in percent, with an error clustered by subject for the same records scored twice.
 
-    By linearisation: both models' placements of a record vary together. `clusters` counts the side with fewer subjects.
+    By linearisation: both models' placements of a record vary together.
     Not measurable where the retrain's A is below 0.1, or with a single subject on a side.
     """
     parts = [placements(scores.forget, scores.held_out) for scores in (candidate, retrained)]
@@ -50,7 +88,9 @@ def privleak(
         for first, second, subjects in zip(*parts, (forget_subjects, held_out_subjects), strict=True)
     ]
     error = 100 * float(np.hypot(sides[0].se, sides[1].se))
-    return Mean(100 * (ratio - 1), error, len(candidate.forget), min(side.clusters for side in sides))
+    linear = Mean(100 * (ratio - 1), error, len(candidate.forget), min(side.clusters for side in sides))
+    auc = clustered_auc(candidate.forget, candidate.held_out, forget_subjects, held_out_subjects)
+    return PrivLeak(linear, auc, other)
 
 
 def _influence(own: Array, other: Array, ratio: float) -> Array:

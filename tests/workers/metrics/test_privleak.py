@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from service.verification.quantiles import normal_cdf
-from service.verification.statistics import Clusters, Mean, NotMeasurable
-from workers.metrics.privleak import Scores, privleak
+from service.verification.statistics import Clusters, NotMeasurable
+from workers.metrics.privleak import PrivLeak, Scores, privleak
 
 
-def measured(candidate: Scores, retrained: Scores, people: tuple[Clusters, Clusters] | None = None) -> Mean:
+def measured(candidate: Scores, retrained: Scores, people: tuple[Clusters, Clusters] | None = None) -> PrivLeak:
     everybody = people or (np.arange(len(candidate.forget)), np.arange(len(candidate.held_out)))
     found = privleak(candidate, retrained, *everybody)
-    assert isinstance(found, Mean)
+    assert isinstance(found, PrivLeak)
     return found
 
 
@@ -37,7 +37,7 @@ def test_everything_leaks_at_minus_100_and_a_retrain_is_at_0() -> None:
     # open-unlearning docs/repro.md, MUSE News: -99.81 before unlearning, 0 for the retrained model.
     assert measured(Scores(retrained.forget + 100, retrained.held_out), retrained).estimate == -100
     again = measured(retrained, retrained)
-    assert (again.estimate, again.se) == (0, 0)
+    assert (again.estimate, again.linear.se) == (0, 0)
     away = 1 - np.mean(retrained.forget[:, None] > retrained.held_out)
     over = measured(Scores(retrained.forget - 100, retrained.held_out), retrained)
     assert over.estimate == pytest.approx(100 * (1 - away) / away)
@@ -49,7 +49,20 @@ def test_gaussian_scores_give_the_closed_form(leak: float) -> None:
     shared = random.normal(size=20000), random.normal(size=20000)
     found = measured(gaussian(random, leak, shared), gaussian(random, 0, shared))
     expected = 100 * (normal_cdf(-leak / np.sqrt(2)) / 0.5 - 1)
-    assert found.estimate == pytest.approx(expected, abs=3 * found.se)
+    assert found.estimate == pytest.approx(expected, abs=3 * found.linear.se)
+
+
+def test_a_complete_leak_of_few_people_is_not_known_exactly() -> None:
+    random = np.random.default_rng(5)
+    held_out = random.normal(size=300)
+    retrained = Scores(random.normal(size=8), held_out)
+    low, high = measured(Scores(retrained.forget + 100, held_out), retrained).interval(0.95)
+    assert low == -100
+    assert -80 < high < 0
+    most = 100 / (1 - np.mean(retrained.forget[:, None] > held_out)) - 100
+    low, high = measured(Scores(retrained.forget - 100, held_out), retrained).interval(0.95)
+    assert low < most - 20
+    assert high >= most
 
 
 def test_it_does_not_explode_where_a_retrain_is_told_apart_already() -> None:
@@ -75,9 +88,6 @@ def test_the_interval_covers(leak: float, size: int) -> None:
     for _ in range(300):
         alike = random.normal(size=120 // size)[people[0]]
         shared = alike, random.normal(size=300)
-        low, high = measured(gaussian(random, leak, shared), gaussian(random, 0, shared), people).interval(0.95) or (
-            0,
-            0,
-        )
+        low, high = measured(gaussian(random, leak, shared), gaussian(random, 0, shared), people).interval(0.95)
         held += low <= expected <= high
     assert held / 300 == pytest.approx(0.95, abs=0.035)
