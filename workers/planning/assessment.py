@@ -33,6 +33,7 @@ from workers.planning.checks import (
     utility_check,
 )
 from workers.planning.comparisons import Line, metric_checks, numbers_of, retrain_metrics
+from workers.planning.exposure_checks import exposure_checks
 from workers.planning.provenance import Provenance
 from workers.planning.record_checks import record_checks
 from workers.planning.score_tables import (
@@ -45,6 +46,7 @@ from workers.planning.score_tables import (
     ModelScores,
     read_tables,
 )
+from workers.planning.text_checks import text_checks
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,10 @@ def _diagnostics(
     calibrated, more = reference_checks(line, references, policy.verification, alpha)
     planted, found = canary_checks(line, policy.verification, alpha, facts.traces, facts.canary_kinds)
     single, values = record_checks(line, references)
-    metrics |= retrain_metrics(line, facts.seed) | more | values | found
-    return [*measured, *calibrated, *single, *planted], metrics
+    texts, of_texts = text_checks(line, references, alpha)
+    exposures, bits = exposure_checks(line, alpha, facts.traces, facts.canary_kinds)
+    metrics |= retrain_metrics(line, facts.seed) | more | values | found | of_texts | bits
+    return [*measured, *calibrated, *single, *planted, *texts, *exposures], metrics
 
 
 def provenance_check(provenance: Provenance | None, ignore_record: bool) -> Check:

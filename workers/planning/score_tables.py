@@ -1,7 +1,7 @@
 """Score tables as the checks need them: aligned arrays by model and set, refused where they allow no number."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ _COLUMNS = {
     "causal-lm": ("loss", "nll", "tokens", "utf8_bytes", "token_accuracy"),
     "classifier": ("loss", "confidence", "correct"),
 }
+_OF_TEXTS = ("zlib_bytes", "min_k", "min_k_plus_plus")
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class SetScores:
 
     `membership`: larger = more like a member: logit-scaled confidence, or minus the loss per token or byte.
     `accuracy`: 0 or 1, or the share of right next tokens. `loss`: nats per record, or per token. `likelihood` is None
-    for classifiers; its units are tokens, or bytes where tokenizers differ. `labels` are those of classifiers, where
-    the table has them.
+    for classifiers; its units are tokens, or bytes where tokenizers differ. `labels` are those of classifiers, `texts`
+    the columns `zlib_bytes`, `min_k` and `min_k_plus_plus` of language models, where the table has them.
     """
 
     ids: Clusters
@@ -43,6 +44,7 @@ class SetScores:
     tokens: Array
     utf8_bytes: Array
     labels: Clusters | None = None
+    texts: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -114,8 +116,19 @@ def _read_set(name: str, part: str, rows: pa.Table, kind: str, per_byte: bool) -
     tokens, bytes_ = np.maximum(values["tokens"], 1.0), np.maximum(values["utf8_bytes"], 1.0)
     units = bytes_ if per_byte else tokens
     likelihood = Likelihood(values["nll"], units)
+    texts = {
+        column: _finite(name, part, column, rows[column])[order] for column in _OF_TEXTS if column in rows.column_names
+    }
     return SetScores(
-        ids, subjects, -values["nll"] / units, values["token_accuracy"], values["loss"], likelihood, tokens, bytes_
+        ids,
+        subjects,
+        -values["nll"] / units,
+        values["token_accuracy"],
+        values["loss"],
+        likelihood,
+        tokens,
+        bytes_,
+        texts=texts,
     )
 
 
