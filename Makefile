@@ -43,7 +43,7 @@ format: env ## sort imports and format the code
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-bench: servers ## run the benchmarks: tables on the screen, JSON in benchmarks/out
+bench: servers ## run the benchmarks: tables on the screen, JSON in benchmarks/results
 	$(PY) -m benchmarks
 
 migrate: env ## bring the database to the newest schema

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from benchmarks.record import Result, machine
 
-NAMES = ("startup", "intake", "cost", "lineage", "sisa", "references", "deletions")
+NAMES = ("startup", "intake", "cost", "lineage", "sisa", "references", "deletions", "gate")
 
 
 def main(arguments: list[str] | None = None) -> int:
