@@ -6,7 +6,7 @@ import re
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -93,7 +93,8 @@ class VerificationPolicy(_Section):
     """Error rate and margins. A table maps "records at least" to a margin; below its smallest nothing is measured.
 
     `companions` canaries are deleted along with each approximate edit, where the model holds so many; `canary_margin`
-    bounds their AUC and `canary_rate` the share of them found at a false-positive rate of 5 %.
+    bounds their AUC and `canary_rate` the share of them found at a false-positive rate of 5 %. `qualification`
+    "required": an approximate method is tried only where a valid document of `lethe qualify` covers it.
     """
 
     alpha: float = Field(0.05, gt=0, le=0.2)
@@ -104,6 +105,7 @@ class VerificationPolicy(_Section):
     companions: int = Field(73, ge=0, le=1000)
     canary_margin: Annotated[dict[str, Margin], Sizes] = {"305": 0.05, "73": 0.10}
     canary_rate: Annotated[dict[str, Rate], Sizes] = {"305": 0.12, "73": 0.15}
+    qualification: Literal["off", "required"] = "off"
 
 
 class ApprovalPolicy(_Section):

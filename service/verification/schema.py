@@ -3,6 +3,7 @@
 Schema "lethe/evaluation/1" (`evaluation_schema()` exports it as JSON Schema). Every float is finite or null.
 """
 
+from datetime import date
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,7 @@ Outcome = Literal["pass", "fail", "inconclusive", "info"]
 Role = Literal["gate", "diagnostic"]
 Basis = Literal["procedure", "measurement"]
 Grade = Literal["A", "B", "C"]
+QualifiedVerdict = Literal["qualified", "not qualified", "inconclusive"]
 Interval = tuple[float, float]
 
 
@@ -106,6 +108,17 @@ class Traces(_Part):
     carried_on: bool | None = None
 
 
+class Qualified(_Part):
+    """The qualification that covered the method, by its digest: what the class of `size` records came to, how long it
+    is valid, and the day it was looked at."""
+
+    digest: str
+    verdict: QualifiedVerdict
+    size: int
+    valid_until: date
+    looked_at: date
+
+
 class Evaluation(_Part):
     """All checks and metrics of one candidate with the verdict that follows from them.
 
@@ -135,6 +148,7 @@ class Evaluation(_Part):
     unit: Literal["record", "token", "byte"] = "record"
     forward_passes: dict[str, int] = Field(default={}, description="batches by model: each record is scored once")
     traces: Traces | None = Field(None, description="what the original's training left; null where nobody looked")
+    qualification: Qualified | None = Field(None, description="what qualified the method for so many records, if any")
 
     def check(self, name: str) -> Check | None:
         """The check of this id."""

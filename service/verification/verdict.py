@@ -9,7 +9,7 @@ number.
 from collections.abc import Mapping, Sequence
 
 from service.verification.policy import VerificationPolicy, margin_for
-from service.verification.schema import Basis, Check, Evaluation, Grade, Outcome, Role, Verdict
+from service.verification.schema import Basis, Check, Evaluation, Grade, Outcome, Qualified, Role, Verdict
 
 MEMBERSHIP, CONTROL, BLIND = "membership_auc", "positive_control", "blind_baseline"
 REFERENCE, REFERENCE_CONTROL = "reference_auc", "reference_control"
@@ -21,6 +21,8 @@ ACCURACY, PERPLEXITY = "accuracy difference", "perplexity ratio"
 CHANCE = 0.5
 BLIND_LIMIT = 0.55
 """A classifier that never sees the model and does better than this makes the comparison of the two sets meaningless."""
+FINE_MARGIN = 0.05
+"""The margin of companion canaries from which on a measured pass of a qualified method is grade B."""
 SPREAD_LIMIT = 0.1
 """A candidate whose scores vary less than this part of the original's hides from every score-based attack."""
 
@@ -250,8 +252,10 @@ def _judge_blind(check: Check) -> Judged:
     return "pass", None
 
 
-def decide(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, Grade | None]:
-    """(verdict, grade) of judged checks.
+def decide(
+    checks: Sequence[Check], basis: Basis, qualification: Qualified | None = None
+) -> tuple[Verdict, Grade | None]:
+    """(verdict, grade) of judged checks; `qualification` of the method, where one covered it.
 
     By procedure only distinctness, sanity, a utility that fails and a reference-matched attack that fails at p < 0.001
     can block: the other attacks on an exact method are printed, not obeyed. By measurement every gate must pass, and a
@@ -261,19 +265,40 @@ def decide(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, Grade | None
     verdict = _combine(checks, basis)[0]
     if verdict != "pass":
         return verdict, None
-    # B needs a qualified method and companion canaries with power. This release qualifies none, and
-    # without canaries C is the most there can be: so every measured pass is C, also at the narrow margin.
-    return verdict, "A" if basis == "procedure" else "C"
+    if basis == "procedure":
+        return verdict, "A"
+    return verdict, "B" if why_no_better(checks, qualification) is None else "C"
 
 
-def explain(checks: Sequence[Check], basis: Basis) -> str:
+def why_no_better(checks: Sequence[Check], qualification: Qualified | None) -> str | None:
+    """Why a measured pass is grade C, as a clause; None where it is B.
+
+    B needs a method that is qualified for so many records, canaries deleted along that pass at the narrow margin, and
+    an attack that could see these records: evidence on the method, on this very run, and on the people's own records.
+    """
+    canaries = next((check for check in checks if check.id == CANARIES), None)
+    if canaries is None or canaries.verdict != "pass":
+        return ((canaries.reason if canaries else None) or "no canaries were checked").removeprefix(NOT_RUN)
+    if canaries.role != "gate" or canaries.margin is None or canaries.margin > FINE_MARGIN:
+        return f"{canaries.n} canaries are too few for the margin of {FINE_MARGIN:g}"
+    if any(check.id in _ATTACKS and check.role == "gate" and check.verdict != "pass" for check in checks):
+        return "these records were not detectable in the original, so that nothing was measured on them"
+    if qualification is None:
+        return "no valid qualification covers the method"
+    if qualification.verdict != "qualified" or qualification.looked_at > qualification.valid_until:
+        return "the qualification of the method does not cover this use"
+    return None
+
+
+def explain(checks: Sequence[Check], basis: Basis, qualification: Qualified | None = None) -> str:
     """Why judged checks come to their verdict and a measured pass to no better grade than C, in one sentence."""
     verdict, reason = _combine(checks, basis)
-    canaries = next((check for check in checks if check.id == CANARIES and check.verdict != "pass"), None)
-    if verdict != "pass" or basis == "procedure" or canaries is None:
+    if verdict != "pass" or basis == "procedure":
         return reason
-    why = (canaries.reason or "no canaries were checked").removeprefix(NOT_RUN)
-    return f"{reason}; grade C at most, since {why}"
+    why = why_no_better(checks, qualification)
+    return (
+        f"{reason}; grade C at most, since {why}" if why else f"{reason}; the method is qualified for so many records"
+    )
 
 
 def _combine(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, str]:
@@ -326,7 +351,7 @@ def disagreements(evaluation: Evaluation, policy: VerificationPolicy) -> list[st
         for stated, derived in zip(evaluation.checks, again, strict=True)
         if (stated.verdict, stated.role) != (derived.verdict, derived.role)
     ]
-    verdict, grade = decide(again, evaluation.basis)
+    verdict, grade = decide(again, evaluation.basis, evaluation.qualification)
     if (verdict, grade) != (evaluation.verdict, evaluation.grade):
         found.append(f"stated {evaluation.verdict} grade {evaluation.grade}, the checks say {verdict} grade {grade}")
     return found

@@ -1,13 +1,14 @@
 """The verdict from numbers alone: three outcomes, what takes a pass away, and the error rates that were promised."""
 
 import math
+from datetime import date
 from typing import Any
 
 import numpy as np
 import pytest
 
 from service.verification.policy import Policy
-from service.verification.schema import Basis, Check, Evaluation, ModelNumbers, Models, Records, SetNumbers
+from service.verification.schema import Basis, Check, Evaluation, ModelNumbers, Models, Qualified, Records, SetNumbers
 from service.verification.statistics import clustered_auc
 from service.verification.verdict import decide, disagreements, explain, judge
 
@@ -270,6 +271,44 @@ def test_a_measured_pass_says_why_it_is_no_better_than_c() -> None:
         told = "grade C at most, since the model was trained without companion canaries"
         assert (told in explain(checks, basis)) == said  # type: ignore[arg-type]
         assert decide(checks, basis) == ("pass", "C" if said else "A")  # type: ignore[arg-type]
+
+
+QUALIFIED = Qualified(
+    digest="q" * 64, verdict="qualified", size=100, valid_until=date(2026, 12, 1), looked_at=date(2026, 12, 1)
+)
+PLANTED = Check(
+    id="companion_canaries", role="gate", statistic="AUC", estimate=0.5, alpha=0.05, ci=(0.47, 0.53),
+    ci95=(0.46, 0.54), margin=0.05, n=305, m=1525, cluster="canary",
+)  # fmt: skip
+PLANTED_CONTROL = PLANTED.model_copy(update={"id": "canary_control", "ci95": (0.7, 0.8)})
+
+
+@pytest.mark.parametrize(
+    ("canaries", "qualified", "grade", "why"),
+    [
+        ({}, QUALIFIED, "B", "the method is qualified"),
+        ({}, None, "C", "no valid qualification"),
+        ({"margin": 0.1, "n": 80}, QUALIFIED, "C", "80 canaries are too few for the margin of 0.05"),
+        ({}, QUALIFIED.model_copy(update={"verdict": "inconclusive"}), "C", "does not cover this use"),
+        ({}, QUALIFIED.model_copy(update={"valid_until": date(2026, 11, 30)}), "C", "does not cover this use"),
+    ],
+)
+def test_a_qualified_method_with_canaries_at_the_narrow_margin_is_grade_b(
+    canaries: dict[str, Any], qualified: Qualified | None, grade: str, why: str
+) -> None:
+    planted = [PLANTED.model_copy(update=canaries), PLANTED_CONTROL]
+    checks = judge([*FILES, AUC, CONTROL, BLIND, UTILITY, *planted], "measurement", POLICY)
+    assert decide(checks, "measurement", qualified) == ("pass", grade)
+    assert why in explain(checks, "measurement", qualified)
+    exact = judge([*FILES, AUC, CONTROL, BLIND, UTILITY, *planted], "procedure", POLICY)
+    assert decide(exact, "procedure", qualified) == ("pass", "A")
+
+
+def test_records_that_were_never_detectable_are_no_evidence_for_b() -> None:
+    hidden = CONTROL.model_copy(update={"estimate": 0.5, "ci95": (0.46, 0.54)})
+    checks = judge([*FILES, AUC, hidden, BLIND, UTILITY, PLANTED, PLANTED_CONTROL], "measurement", POLICY)
+    assert decide(checks, "measurement", QUALIFIED) == ("pass", "C")
+    assert "not detectable in the original" in explain(checks, "measurement", QUALIFIED)
 
 
 @pytest.mark.parametrize("name", ["membership_auc", "sanity", "distinct"])

@@ -1,0 +1,288 @@
+"""How a method did on simulated deletions: the document of `lethe qualify`, its verdict, and which jobs it covers.
+
+A qualification is a dated record of measurements, not a promise about a deletion to come. Every size class of forget
+sets has figures, and its verdict follows from them (`judged`), so that a third party can derive it again. Schema
+"lethe/qualification/1". Thresholds: a TPR at 1 % FPR of 5 %, an AUC of 0.5 +- 0.05 and a worst tenth of 0.65, each
+against a retrain without the records. They are this project's proposal, not the literature's.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import BadParameters
+from service.verification.schema import Interval, Outcome, Qualified, QualifiedVerdict, Verdict
+
+VALID = timedelta(days=90)
+AUC, TPR, WORST, UTILITY = "auc", "tpr", "worst_decile", "utility"
+GATES = (AUC, TPR, WORST, UTILITY)
+"""Figures that a size class has to pass over all designs together, and that no design may fail alone."""
+
+AUC_MARGIN = 0.05
+TPR_LIMIT = 0.05
+WORST_LIMIT = 0.65
+_REACH = 10
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Figure(_Part):
+    """One measured number. `ci` decides a pass (one-sided bounds of 95 % each), `ci95` a failure.
+
+    `low` and `high` bound what passes; null: no bound, and without either nothing is decided. `n` and `m` count
+    forgotten and comparison records, `clusters` the people among the forgotten. `retrained` is the same of the retrains
+    in the candidate's place: beyond a bound that they do not keep either, nothing has failed.
+    """
+
+    name: str
+    statistic: str
+    estimate: float | None = None
+    ci: Interval | None = None
+    ci95: Interval | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    m: int = 0
+    clusters: int = 0
+    runs: int = 0
+    retrained: float | None = None
+    retrained_ci95: Interval | None = None
+    outcome: Outcome = "info"
+    reason: str | None = None
+
+
+class Counts(_Part):
+    """How single evaluations by measurement ended."""
+
+    passed: int = 0
+    failed: int = 0
+    inconclusive: int = 0
+
+
+class SizeClass(_Part):
+    """All runs with forget sets of one size. `pooled` figures are over all designs, `designs` has those of each.
+
+    `broken` counts runs that the method did not finish.
+    """
+
+    size: int
+    runs: int
+    broken: int = 0
+    candidate: Counts = Counts()
+    retrained: Counts = Counts()
+    pooled: list[Figure]
+    designs: dict[str, list[Figure]]
+    verdict: QualifiedVerdict = "inconclusive"
+    reason: str = ""
+
+
+class Qualification(_Part):
+    """The document. `digest` is the SHA-256 over the canonical JSON of everything else.
+
+    `records` is the size of the data, `companions` the canaries that were deleted along with people, `repetitions` the
+    deletions of each size and design, `notes` what was left out and why.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True, validate_by_name=True,
+        validate_by_alias=True,
+    )  # fmt: skip
+
+    schema_id: Literal["lethe/qualification/1"] = Field("lethe/qualification/1", alias="schema")
+    task: str
+    method: str
+    params: dict[str, Any]
+    recipe_digest: str
+    data_digest: str
+    holdout_digest: str | None
+    model_digest: str
+    records: int
+    companions: int
+    code_version: str
+    packages: dict[str, str]
+    policy_digest: str
+    issued: date
+    valid_until: date
+    seed: int
+    repetitions: int
+    classes: list[SizeClass]
+    notes: list[str] = []
+    verdict: QualifiedVerdict = "inconclusive"
+    digest: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON document that is printed and stored."""
+        return self.model_dump(mode="json")
+
+
+def judged_figure(figure: Figure) -> Figure:
+    """The figure with its outcome: pass inside its bounds, fail outside of them, else inconclusive."""
+    if figure.low is None and figure.high is None:
+        return figure.model_copy(update={"outcome": "info"})
+    if figure.ci is None or figure.ci95 is None:
+        return figure.model_copy(update={"outcome": "inconclusive", "reason": figure.reason or "not measured"})
+    outcome: Verdict = "inconclusive"
+    if _beyond(figure):
+        outcome = "fail"
+    elif (figure.low is None or figure.low < figure.ci[0]) and (figure.high is None or figure.ci[1] < figure.high):
+        outcome = "pass"
+    return figure.model_copy(update={"outcome": outcome})
+
+
+def _beyond(figure: Figure) -> bool:
+    if figure.ci95 is None:
+        return False
+    low, high = figure.ci95
+    below, above = figure.low is not None and high < figure.low, figure.high is not None and low > figure.high
+    if figure.retrained_ci95 is not None:
+        below, above = below and high < figure.retrained_ci95[0], above and low > figure.retrained_ci95[1]
+    return below or above
+
+
+def judged_class(found: SizeClass) -> SizeClass:
+    """The class with outcomes of its figures and the verdict that follows from them."""
+    pooled = [judged_figure(figure) for figure in found.pooled]
+    designs = {name: [judged_figure(figure) for figure in figures] for name, figures in found.designs.items()}
+    verdict, reason = _verdict(found.broken, found.runs, pooled, designs)
+    return found.model_copy(update={"pooled": pooled, "designs": designs, "verdict": verdict, "reason": reason})
+
+
+def _verdict(
+    broken: int, runs: int, pooled: Sequence[Figure], designs: Mapping[str, Sequence[Figure]]
+) -> tuple[QualifiedVerdict, str]:
+    if broken:
+        return "not qualified", f"the method broke off {broken} of {runs} runs"
+    for name, figures in {"all designs": pooled, **designs}.items():
+        failed = [figure.name for figure in figures if figure.name in GATES and figure.outcome == "fail"]
+        if failed:
+            return "not qualified", f"{failed[0]} fails on {name}"
+    outcomes = {figure.name: figure for figure in pooled}
+    for name in GATES:
+        if name not in outcomes or outcomes[name].outcome != "pass":
+            why = outcomes[name].reason if name in outcomes else "not measured"
+            return "inconclusive", f"{name}: {why or 'the interval reaches over the bound: too few runs to tell'}"
+    return "qualified", "every figure lies within its bounds"
+
+
+def judged(document: Qualification) -> Qualification:
+    """The document with outcomes, verdicts and digest as they follow from its numbers."""
+    classes = [judged_class(found) for found in document.classes]
+    verdicts = {found.verdict for found in classes}
+    verdict: QualifiedVerdict = "inconclusive"
+    if "not qualified" in verdicts:
+        verdict = "not qualified"
+    elif verdicts == {"qualified"}:
+        verdict = "qualified"
+    made = document.model_copy(update={"classes": classes, "verdict": verdict})
+    return made.model_copy(update={"digest": qualification_digest(made.as_json())})
+
+
+def qualification_digest(document: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, over the canonical JSON of the document without its digest."""
+    content = {key: value for key, value in document.items() if key != "digest"}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def load_qualification(path: Path) -> Qualification:
+    """Read a document. Raises BadParameters where it is none, was changed, or states what its numbers do not say."""
+    try:
+        found = Qualification.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadParameters(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        raise BadParameters(f"{path}: not a qualification of this version; run `lethe qualify` again") from error
+    if found.digest != qualification_digest(found.as_json()):
+        raise BadParameters(f"{path}: not the document that was written: its digest is another one")
+    if judged(found) != found:
+        raise BadParameters(f"{path}: its verdict does not follow from its figures")
+    return found
+
+
+def load_folder(folder: Path) -> list[Qualification]:
+    """Every document of a folder that can be read, newest first; none where there is no folder.
+
+    A file that is damaged or from another version covers nothing, as if it were not there.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        try:
+            found.append(load_qualification(path))
+        except BadParameters:
+            continue
+    return sorted(found, key=lambda one: (one.issued, one.digest), reverse=True)
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a deletion is about to be made with: its line (task, recipe, data), the code, the day, and its size.
+
+    `companions` is how many canaries the policy asks to be deleted along, `records` counts those of people.
+    """
+
+    task: str
+    recipe_digest: str | None
+    data_digest: str
+    code_version: str
+    companions: int
+    records: int
+    on: date
+
+
+def class_of(document: Qualification, records: int) -> SizeClass | None:
+    """The class that so many records belong to: the largest size they reach, within a factor of ten."""
+    sizes = [found for found in document.classes if found.size <= records < _REACH * found.size]
+    return max(sizes, key=lambda found: found.size, default=None)
+
+
+def why_not(document: Qualification, method: str, params: Mapping[str, Any], use: Use) -> str | None:
+    """Why a document does not cover this use of a method, as a clause; None where it does. `params` with defaults."""
+    for what, stated, wanted in (
+        ("another method", document.method, method),
+        ("another task", document.task, use.task),
+        ("other parameters", document.params, dict(params)),
+        ("another recipe", document.recipe_digest, use.recipe_digest),
+        ("other data", document.data_digest, use.data_digest),
+        ("another number of companion canaries", document.companions, use.companions),
+        ("another version of the code", document.code_version, use.code_version),
+    ):
+        if stated != wanted:
+            return f"the qualification is of {what}"
+    if not document.issued <= use.on <= document.valid_until:
+        return f"the qualification was valid from {document.issued} to {document.valid_until}"
+    found = class_of(document, use.records)
+    if found is None:
+        return f"no size was qualified that stands for {use.records} records"
+    return None if found.verdict == "qualified" else f"size {found.size} is {found.verdict}: {found.reason}"
+
+
+def find_qualification(
+    documents: Iterable[Qualification], method: str, params: Mapping[str, Any], use: Use
+) -> Qualified | str:
+    """What an evaluation states of the first document that covers the use, or why none does.
+
+    The reason is that of the first document of this method, since it is the most likely to have been meant.
+    """
+    reason = "there is no qualification of it"
+    for document in sorted(documents, key=lambda one: one.method != method):
+        why = why_not(document, method, params, use)
+        found = class_of(document, use.records)
+        if why is None and found is not None:
+            return Qualified(
+                digest=document.digest,
+                verdict=found.verdict,
+                size=found.size,
+                valid_until=document.valid_until,
+                looked_at=use.on,
+            )
+        if document.method == method and why is not None and reason.startswith("there is no"):
+            reason = why
+    return reason
