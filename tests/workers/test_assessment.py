@@ -111,6 +111,24 @@ def test_a_shifted_held_out_set_is_inconclusive_never_fail(leak: float) -> None:
     assert (alike.verdict, verdict_of(alike, "blind_baseline")) == ("fail" if leak else "pass", "pass")
 
 
+@pytest.mark.parametrize(("stays", "expected"), [(False, "pass"), (True, "fail")])
+def test_a_class_that_was_forgotten_as_a_whole_is_not_asked_of_the_candidate(stays: bool, expected: str) -> None:
+    """A model retrained without a class knows none of it; the same loss on a class that others still have is harm."""
+    world = World(forget=120, held_out=1200)
+    tables = world.tables(original=2.0, candidate=0.0)
+    sets = np.array(tables["original"]["set"].to_pylist())
+    rows = np.arange(len(sets))
+    labels = np.where(sets == "forget", 9, rows % 10 if stays else rows % 9)
+    labels = np.where((sets == "held_out") & (rows % 10 == 0), 9, labels)
+    lost = tables["candidate"]["correct"].to_numpy(zero_copy_only=False) & ~((sets == "held_out") & (labels == 9))
+    tables["candidate"] = replace_column(tables["candidate"], "correct", lost)
+    found = judged({name: table.append_column("label", pa.array(labels)) for name, table in tables.items()})
+    utility = found.check("utility")
+    assert utility is not None
+    assert utility.verdict == expected
+    assert utility.n == (1200 if stays else 1080)
+
+
 def test_a_constant_margin_model_fails_although_its_auc_is_one_half() -> None:
     world = World(forget=400, held_out=1200)
     tables = world.tables(original=2.0, candidate=0.0)

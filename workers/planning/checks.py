@@ -106,10 +106,15 @@ def blind_check(features: BlindFeatures | None, has_held_out: bool, alpha: float
 
 
 def utility_check(original: ModelScores, candidate: ModelScores, policy: VerificationPolicy, alpha: float) -> Check:
-    """`utility` on all held-out certification records, paired by record and clustered by subject."""
+    """`utility` on held-out certification records, paired by record and clustered by subject.
+
+    A class of which every training record was forgotten is not to be known any more: its held-out records do not count.
+    """
     if HELD_OUT not in original:
         return Check(id=UTILITY, role="diagnostic", statistic="performance on held-out records", reason=NO_HELD_OUT)
-    before, after = original[HELD_OUT], candidate[HELD_OUT]
+    before, after = (_still_taught(model[HELD_OUT], original) for model in (original, candidate))
+    if not len(before):
+        return Check(id=UTILITY, role="diagnostic", statistic=ACCURACY, reason="every class was forgotten", n=0)
     if before.likelihood is None or after.likelihood is None:
         difference = accuracy_difference(before.accuracy, after.accuracy, before.subjects)
         influence = (before.accuracy - before.accuracy.mean()) / len(before)
@@ -118,6 +123,15 @@ def utility_check(original: ModelScores, candidate: ModelScores, policy: Verific
     scale = float(before.likelihood.units.sum() / before.tokens.sum())
     ratio = log_perplexity_ratio(before.likelihood, after.likelihood, before.subjects, scale)
     return _utility(PERPLEXITY, ratio, before.likelihood.influence * scale, before, policy.perplexity_margin, alpha)
+
+
+def _still_taught(held_out: SetScores, original: ModelScores) -> SetScores:
+    """Held-out records of classes that retained records have, as far as they were scored, or no forgotten one has."""
+    forget, retain = original[FORGET].labels, original[RETAIN].labels
+    if held_out.labels is None or forget is None or retain is None:
+        return held_out
+    gone = np.setdiff1d(forget, retain)
+    return held_out.of(~np.isin(held_out.labels, gone)) if len(gone) else held_out
 
 
 def _utility(

@@ -1,12 +1,13 @@
 """Score tables as the checks need them: aligned arrays by model and set, refused where they allow no number."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from service.errors import Unevaluable
 from service.verification.statistics import Array, Clusters
@@ -48,6 +49,12 @@ class SetScores:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def of(self, chosen: NDArray[np.bool_]) -> "SetScores":
+        """The records of a classifier that are chosen."""
+        arrays = ("ids", "subjects", "membership", "accuracy", "loss", "tokens", "utf8_bytes", "labels")
+        kept: dict[str, Any] = {name: getattr(self, name)[chosen] for name in arrays if getattr(self, name) is not None}
+        return replace(self, **kept)
 
     @property
     def probability(self) -> Array:
