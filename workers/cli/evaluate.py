@@ -71,6 +71,7 @@ def evaluate(
     device: Device = "",
     seed: Annotated[int, typer.Option(min=0, help="Of samples and folds.")] = 0,
     ignore_record: Annotated[bool, typer.Option("--ignore-record", help="Judge by measurement alone.")] = False,
+    robustness: Annotated[bool, typer.Option("--robustness", help="Also round and fine-tune the models.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Judge a candidate: exit 0 pass, 1 fail, 3 inconclusive, 4 could not evaluate, 2 bad usage."""
@@ -98,6 +99,7 @@ def evaluate(
                 data_digest=_data_digest(original, data),
                 recipe=rule,
                 references=pool,
+                robustness=robustness,
             )
     _show(found, as_json)
     raise typer.Exit(EXITS[found.verdict])

@@ -19,11 +19,13 @@ from workers.metrics.blind_baseline import Features, extract
 from workers.modeling.loading import LoadedModel, load_model
 from workers.modeling.problem import Context, Progress
 from workers.modeling.records import Records, held_out_key, split_held_out
+from workers.modeling.training_record import read_record
 from workers.planning.assessment import Facts, assess
 from workers.planning.calibrated import NO_REFERENCES, References, tokenizer_of
 from workers.planning.checks import BlindFeatures
 from workers.planning.problems import Line
 from workers.planning.provenance import check_provenance
+from workers.planning.robustness_checks import SHARE, Probed, scaled, with_robustness
 from workers.planning.score_tables import (
     CANARY,
     CANARY_OUT,
@@ -73,13 +75,14 @@ def evaluate(
     data_digest: str | None = None,
     recipe: Recipe | None = None,
     references: References | NotMeasurable = NO_REFERENCES,
+    robustness: bool = False,
 ) -> tuple[Evaluation, dict[str, pa.Table]]:
     """Judge a candidate directory; returns the evaluation and the score tables by model, with a column `set`.
 
     The tables are personal data: the caller destroys them. `alpha` None takes the policy's. `data_digest` and `recipe`
     of the line: None takes those of the original's training record. `references`: the gate's side of a pool, or why
-    there is none. Raises BadDataset for an unknown record id, BadModel for a directory that cannot be loaded,
-    Unevaluable for empty sets and scores that are not finite.
+    there is none. `robustness` adds what rounding and relearning bring back. Raises BadDataset for an unknown record
+    id, BadModel for a directory that cannot be loaded, Unevaluable for empty sets and scores that are not finite.
     """
     task = line.task
     sets = _select(line, line.trained(forget_ids), companions_of(line, candidate_dir), context.seed)
@@ -87,7 +90,8 @@ def evaluate(
     directories |= {f"{RETRAINED}{number}": path for number, path in enumerate(retrained_dirs, 1)}
     known = set(forget_ids), line.trainable_ids
     provenance = check_provenance(candidate_dir, line.base_dir, *known, data_digest, recipe)
-    tables, passes, weights = _score_all(directories, sets, task, context)
+    judging = scaled(context, 0.0, SHARE) if robustness else context
+    tables, passes, weights = _score_all(directories, sets, task, judging)
     tokenizers = {tokenizer_of(path) for path in directories.values()}
     facts = Facts(
         files_differ=weights[ORIGINAL].digest != weights[CANDIDATE].digest,
@@ -104,7 +108,17 @@ def evaluate(
     blind = _blind_features(sets, context.seed)
     calibration = references.calibration(tokenizers) if isinstance(references, References) else references
     options: dict[str, Any] = {"alpha": alpha, "ignore_record": ignore_record, "references": calibration}
-    return assess(tables, task, policy, blind=blind, facts=facts, **options), tables
+    found = assess(tables, task, policy, blind=blind, facts=facts, **options)
+    if robustness:
+        level = alpha if alpha is not None else policy.verification.alpha
+        probed = Probed(directories, task, sets.forget, sets.held_out, recipe or _recipe_of(line.base_dir), level)
+        found = with_robustness(found, tables, probed, scaled(context, SHARE, 1.0))
+    return found, tables
+
+
+def _recipe_of(directory: Path) -> Recipe | None:
+    record = read_record(directory)
+    return record.recipe if record is not None else None
 
 
 def _select(line: Line, forget_ids: Collection[str], canaries: Companions | None, seed: int) -> _Sets:
