@@ -19,7 +19,6 @@ from workers.metrics.blind_baseline import Features, extract
 from workers.modeling.loading import LoadedModel, load_model
 from workers.modeling.problem import Context, Progress
 from workers.modeling.records import Records, held_out_key, split_held_out
-from workers.modeling.training_record import read_record
 from workers.planning.assessment import Facts, assess
 from workers.planning.calibrated import NO_REFERENCES, References, tokenizer_of
 from workers.planning.checks import BlindFeatures
@@ -110,15 +109,8 @@ def evaluate(
     options: dict[str, Any] = {"alpha": alpha, "ignore_record": ignore_record, "references": calibration}
     found = assess(tables, task, policy, blind=blind, facts=facts, **options)
     if robustness:
-        level = alpha if alpha is not None else policy.verification.alpha
-        probed = Probed(directories, task, sets.forget, sets.held_out, recipe or _recipe_of(line.base_dir), level)
-        found = with_robustness(found, tables, probed, scaled(context, SHARE, 1.0))
+        found = with_robustness(found, tables, Probed(directories, sets.forget, sets.held_out, recipe), context)
     return found, tables
-
-
-def _recipe_of(directory: Path) -> Recipe | None:
-    record = read_record(directory)
-    return record.recipe if record is not None else None
 
 
 def _select(line: Line, forget_ids: Collection[str], canaries: Companions | None, seed: int) -> _Sets:

@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 from service.catalogue.recipes import Recipe
 from service.verification.schema import Check, Evaluation
 from service.verification.statistics import NotMeasurable
-from service.verification.verdict import NOT_RUN
+from service.verification.verdict import MEMBERSHIP, NOT_RUN
 from workers.metrics.relearning import Excess
 from workers.modeling.loading import load_model
 from workers.modeling.problem import Context, Progress
 from workers.modeling.progress import part_of
 from workers.modeling.records import Records
 from workers.modeling.rounding import FULL, PRECISIONS
+from workers.modeling.training_record import read_record
 from workers.planning.checks import NO_HELD_OUT
 from workers.planning.score_tables import CANDIDATE, FORGET, HELD_OUT, ORIGINAL, RETRAINED
 from workers.robustness.precision import Rung, precision_ladder, rung
@@ -40,14 +41,21 @@ _NO_RETRAIN = NotMeasurable(f"{NOT_RUN}no retrained model to compare with: give 
 
 @dataclass(frozen=True)
 class Probed:
-    """What the probes need: directories by model name, the sets that were scored, and how the line was trained."""
+    """What the probes need: directories by model name, the sets that were scored, and how the line was trained.
+
+    `recipe` None takes that of the original's training record, where it has one.
+    """
 
     directories: Mapping[str, Path]
-    task: str
     forget: Records
     held_out: Records | None
     recipe: Recipe | None
-    alpha: float
+
+    @property
+    def training(self) -> Recipe | None:
+        """The recipe, wherever it is found."""
+        record = read_record(self.directories[ORIGINAL])
+        return self.recipe or (record.recipe if record is not None else None)
 
 
 def scaled(context: Context, start: float, end: float) -> Context:
@@ -60,11 +68,14 @@ def scaled(context: Context, start: float, end: float) -> Context:
 
 
 def with_robustness(found: Evaluation, tables: Mapping[str, pa.Table], probed: Probed, context: Context) -> Evaluation:
-    """The evaluation with its robustness diagnostics, metrics and passes; `tables` are those it was judged by."""
+    """The evaluation with its robustness diagnostics, metrics and passes; `tables` are those it was judged by.
+
+    Progress goes on from `SHARE`. Raises Cancelled, BadModel for a directory that cannot be loaded any more.
+    """
     looked = _Look(found, tables, probed)
     for number, name in enumerate(probed.directories):
-        share = 1 / len(probed.directories)
-        looked.at(name, scaled(context, number * share, (number + 1) * share))
+        share = (1 - SHARE) / len(probed.directories)
+        looked.at(name, scaled(context, SHARE + number * share, SHARE + (number + 1) * share))
     checks, metrics = looked.precision()
     recovery, more = looked.relearning()
     passes = {name: count + looked.passes[name] for name, count in found.forward_passes.items()}
@@ -81,11 +92,12 @@ class _Look:
     """Ladders and recoveries by model, as they are measured."""
 
     def __init__(self, found: Evaluation, tables: Mapping[str, pa.Table], probed: Probed) -> None:
-        self._probed, self._tables, self._per_byte = probed, tables, found.unit == "byte"
+        self._found, self._probed, self._tables = found, probed, tables
+        self._per_byte = found.unit == "byte"
         self.passes = dict.fromkeys(found.forward_passes, 0)
         self._ladders: dict[str, list[Rung]] = {}
         self._recoveries: dict[str, Recovery | NotMeasurable] = {}
-        self._plan = plan_relearning(probed.task, probed.recipe)
+        self._plan = plan_relearning(found.task, probed.training)
 
     @property
     def _retrained(self) -> list[str]:
@@ -93,7 +105,7 @@ class _Look:
 
     def at(self, name: str, context: Context) -> None:
         """Load one model, round it and teach it."""
-        loaded = load_model(self._probed.directories[name], self._probed.task, context.device)
+        loaded = load_model(self._probed.directories[name], self._found.task, context.device)
         if self._probed.held_out is not None:
             sets = self._probed.forget, self._probed.held_out
             watched = part_of(context, 0.0, 0.5, f"the {name} model")
@@ -115,7 +127,9 @@ class _Look:
             return [Check(id=f"precision_{name}", role="diagnostic", statistic=_rounded_to(name), reason=NO_HELD_OUT)
                     for name in PRECISIONS], {}  # fmt: skip
         full = self._full(CANDIDATE)
-        checks = [_precision_check(one, full, self._probed.alpha) for one in self._ladders[CANDIDATE]]
+        attack = self._found.check(MEMBERSHIP)
+        alpha = attack.alpha if attack is not None else None
+        checks = [_precision_check(one, full, alpha) for one in self._ladders[CANDIDATE]]
         metrics: dict[str, Any] = {}
         for at, precision in enumerate(PRECISIONS):
             rungs = {name: ladder[at] for name, ladder in self._ladders.items()}
@@ -161,7 +175,7 @@ def _rounded_to(precision: str) -> str:
     return f"AUC with weights rounded to {precision}"
 
 
-def _precision_check(found: Rung, full: Rung, alpha: float) -> Check:
+def _precision_check(found: Rung, full: Rung, alpha: float | None) -> Check:
     told = f"{full.auc.auc:.3f} at {FULL}; accuracy on held-out records {found.held_out_accuracy.estimate:.3f}"
     return Check(
         id=f"precision_{found.precision}",
@@ -169,7 +183,7 @@ def _precision_check(found: Rung, full: Rung, alpha: float) -> Check:
         statistic=_rounded_to(found.precision),
         estimate=found.auc.auc,
         alpha=alpha,
-        ci=found.auc.interval(1 - 2 * alpha),
+        ci=found.auc.interval(1 - 2 * alpha) if alpha is not None else None,
         ci95=found.auc.interval(0.95),
         n=found.auc.n,
         m=found.auc.m,
