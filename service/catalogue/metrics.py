@@ -323,4 +323,20 @@ METRICS: tuple[MetricSpec, ...] = (
         needs=("retrained",),
         summary="right answers beyond a retrain's, once both were taught other forgotten records for 20 steps",
     ),
+    MetricSpec(
+        name="extraction",
+        target="workers.metrics.extraction:extraction_rate",
+        role="diagnostic",
+        direction="0 is best, beside what models that never saw the texts say",
+        needs=("windows",),
+        summary="share of texts that a language model says within 1,000 queries with probability one half, by their prefix",
+    ),
+    MetricSpec(
+        name="extraction_strength",
+        target="workers.metrics.extraction:extraction_strength",
+        role="diagnostic",
+        direction="near that of a retrain; 1: the whole text from its prefix",
+        needs=("windows",),
+        summary="how little of a text a language model needs to go on with it word by word to its end",
+    ),
 )
