@@ -38,12 +38,13 @@ def table(head: list[str], rows: list[list[Cell]], align: str, *, grow: int = 0,
     return {"kind": "table", "head": head, "rows": rows, "align": align, "grow": grow, "wide": wide}
 
 
-def figures(plots: Sequence[PlotPart], *names: str) -> list[Block]:
-    """The figures of these names, or all."""
+def figures(plots: Sequence[PlotPart], *names: str, floating: bool = False) -> list[Block]:
+    """The figures of these names, in their order, or all; on paper `floating` ones may move within their section."""
+    chosen = [plot for name in names for plot in plots if plot.name.rpartition("/")[2] == name] if names else plots
     return [
         {"kind": "figure", "name": plot.name, "title": plot.title, "caption": plot.caption, "alt": plot.alt}
-        for plot in plots
-        if not names or plot.name.rpartition("/")[2] in names
+        | {"floating": floating}
+        for plot in chosen
     ]
 
 

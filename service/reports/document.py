@@ -5,7 +5,7 @@ The HTML page and the PDF are two renderings of this one value, so that they say
 
 from typing import Any
 
-from service.reports import sections, wording
+from service.reports import decision, sections, wording
 from service.reports.schema import Report, TargetPart
 
 
@@ -21,10 +21,11 @@ def document_of(report: Report) -> dict[str, Any]:
         "generator": report.generator,
         "verdicts": [_headline(target) for target in report.targets],
         "decision": [
-            {"title": "What was asked", "lines": wording.asked(report)},
-            {"title": "What was decided", "lines": wording.decided(report)},
-            {"title": "What was found", "lines": wording.found(report)},
-            {"title": "What this evidence does not show", "lines": wording.not_seen(report)},
+            {"title": "What was asked", "lines": decision.asked(report)},
+            {"title": "What was decided", "lines": decision.decided(report)},
+            {"title": "What was done", "lines": decision.done(report)},
+            {"title": "What was found", "lines": decision.found(report)},
+            {"title": "What this evidence does not show", "lines": decision.not_seen(report)},
         ],
         "sections": [sections.clock(report), *models, sections.log(report), sections.how_to_check(report)],
     }

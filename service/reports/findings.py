@@ -4,7 +4,7 @@ from typing import Any
 
 from service.reports.blocks import Block, Cell, bullets, figures, sentence, table, text
 from service.reports.schema import TargetPart
-from service.reports.wording import check_name, interval, number
+from service.reports.wording import check_name, interval, named, number
 from service.verification.schema import Check, Evaluation
 
 _HEAD = ["Check", "Role", "Estimate", "Decides", "95 % interval", "Margin", "n / m", "Power", "Finds", "Result"]
@@ -18,8 +18,8 @@ _FIGURES = {
 _SUFFIXES = ("_do_nothing", "_retrained")
 _COLUMNS = ("_do_nothing", "", "_retrained")
 _NOT_DRAWN = (
-    "Scores are not drawn: they need a held-out set and at least five forgotten records, since with fewer a point in a "
-    "figure would be a person."
+    "Scores are not drawn: they need a held-out set and at least five forgotten records. With fewer, whoever knows one "
+    "of the people could find that person's point in a figure (re-identification)."
 )
 
 
@@ -30,11 +30,14 @@ def verification(target: TargetPart) -> list[Block]:
         return []
     return [
         text(_summary(evaluation)),
+        *figures(target.plots, "forest", floating=True),
         table(_HEAD, [_row(check) for check in evaluation.checks], "llrllrrrrl", wide=True),
         bullets([_explain(check) for check in evaluation.checks]),
         *_models(evaluation),
         *_metrics(evaluation),
-        *(figures(target.plots, "scores", "roc") or [text(_NOT_DRAWN)]),
+        *figures(target.plots, "power", floating=True),
+        *(figures(target.plots, "scores", "strip", "roc", floating=True) or [text(_NOT_DRAWN)]),
+        *figures(target.plots, "canaries", "precision", floating=True),
     ]
 
 
@@ -43,7 +46,11 @@ def _summary(evaluation: Evaluation) -> str:
     scored = f" ({sizes.retain_scored:,} of them scored)" if sizes.retain_scored != sizes.retain else ""
     levels = sorted({round(100 * (1 - 2 * check.alpha), 2) for check in evaluation.checks if check.alpha})
     told = " and ".join(f"{level:g} %" for level in levels)
-    verdict = f"{evaluation.verdict}, since {evaluation.reason}" if evaluation.reason else evaluation.verdict
+    verdict = (
+        f"{evaluation.verdict}, since {named(evaluation.reason, evaluation)}"
+        if evaluation.reason
+        else evaluation.verdict
+    )
     lines = [
         f"Basis: {evaluation.basis}. Grade: {evaluation.grade or 'none'}. Verdict: {sentence(verdict)}",
         f"Records: {sizes.forget:,} forgotten, {sizes.retain:,} kept{scored}, {sizes.held_out:,} held out and never "

@@ -6,7 +6,7 @@ from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from service.reports.plots import INK
+from service.reports.canvas import INK
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -1,76 +1,32 @@
-"""The figures of a report, as deterministic SVG: no date, fixed ids, text as paths, colours that colour-blind people
-can tell apart (Okabe and Ito 2008). Matplotlib is used without pyplot, so nothing global is left behind but
-what `rc_context` restores.
-"""
+"""Figures of scores, of the run and of the deadline. What decides has figures of its own: forest.py, power.py."""
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from service.reports import wording
+from service.reports.canvas import (
+    FORGET,
+    HELD_OUT,
+    QUIET,
+    RUG_BELOW,
+    THIRD,
+    by_ratio,
+    model_style,
+    new_figure,
+    style,
+    svg_of,
+    title_of,
+)
 from service.reports.scores import ModelScores, Scores, auc, roc
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-INK = "#1b1e23"
-"""Colour of text and axes. The HTML form replaces it by `currentColor`, so that figures follow light and dark."""
-
-FORGET, HELD_OUT, THIRD, QUIET = "#d55e00", "#0072b2", "#009e73", "#7f8791"
-_MODEL_STYLE = {"original": (QUIET, "--"), "candidate": (FORGET, "-"), "retrained": (THIRD, "-.")}
-RUG_BELOW = 50
-MINIMUM = 5
-"""Fewer records than this are not drawn: a point would be a person."""
-
-
-def style(name: str) -> AbstractContextManager[None]:
-    """Settings of one figure; `name` salts the ids, which are random otherwise."""
-    import matplotlib as mpl
-
-    return mpl.rc_context(
-        {
-            "svg.fonttype": "path",
-            "svg.hashsalt": name,
-            "font.family": "DejaVu Sans",
-            "font.size": 9.5,
-            "axes.titlesize": 10.5,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.linewidth": 0.8,
-            "axes.edgecolor": INK,
-            "axes.labelcolor": INK,
-            "axes.titlecolor": INK,
-            "text.color": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "legend.frameon": False,
-            "figure.facecolor": "none",
-            "axes.facecolor": "none",
-            "path.simplify": True,
-        }
-    )
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _svg(figure: "Figure") -> bytes:
-    """The figure as one <svg> element, without prologue, date or maker."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue().decode()
-    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL).encode()
+LOWEST_RATE = 1e-4
+"""Left end of the false positive rates of a ROC."""
 
 
 def score_histograms(scores: Scores, titles: Mapping[str, str]) -> bytes:
@@ -78,29 +34,29 @@ def score_histograms(scores: Scores, titles: Mapping[str, str]) -> bytes:
     import numpy as np
 
     with style("scores"):
-        figure = _figure(6.6, 0.75 + 1.4 * len(scores.models))
+        figure = new_figure(6.6, 0.75 + 1.4 * len(scores.models))
         panels = figure.subplots(len(scores.models), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         pooled = np.concatenate([part for model in scores.models for part in (model.forget, model.held_out)])
-        edges, by_ratio = _edges(pooled, bars=max(8, min(30, round(2 * scores.n**0.5))))
-        if by_ratio:
+        edges = _edges(pooled, bars=max(8, min(30, round(2 * scores.n**0.5))))
+        if by_ratio(pooled):
             panels[-1].set_xscale("log")
         for axes, model in zip(panels, scores.models, strict=True):
-            _histogram(axes, model, edges, titles.get(model.model, model.model))
+            _histogram(axes, model, edges, title_of(titles, model.model))
         panels[-1].set_xlabel(scores.label)
         panels[-1].set_ylim(bottom=0)  # after the last panel: they share it, and setting it stops the scaling
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
-        return _svg(figure)
+        return svg_of(figure)
 
 
-def _edges(values: "NDArray[np.float64]", bars: int) -> "tuple[NDArray[np.float64], bool]":
-    """Edges of the bars, and whether they are spaced by ratio: for losses that span more than two decades."""
+def _edges(values: "NDArray[np.float64]", bars: int) -> "NDArray[np.float64]":
+    """Edges of the bars [bars + 1]; what lies beyond them is counted in the outermost ones."""
     import numpy as np
 
     low, high = np.percentile(values, [0.5, 99.5])
-    if low > 0 and high > 100 * low:
-        return np.geomspace(low, high, bars + 1), True
-    return np.linspace(low, max(high, low + 1e-6), bars + 1), False
+    if by_ratio(values):
+        return np.geomspace(low, high, bars + 1)
+    return np.linspace(low, max(high, low + 1e-6), bars + 1)
 
 
 def _histogram(axes: "Axes", model: ModelScores, edges: "NDArray[np.float64]", title: str) -> None:
@@ -132,25 +88,23 @@ def _histogram(axes: "Axes", model: ModelScores, edges: "NDArray[np.float64]", t
 def roc_curves(scores: Scores, titles: Mapping[str, str]) -> bytes:
     """ROC of the membership attack on log-log axes; left of 3/m the false positive rate is not measurable."""
     with style("roc"):
-        figure = _figure(5.4, 4.3)
+        figure = new_figure(5.4, 4.3)
         axes = figure.subplots()
-        floor = min(0.5 / scores.m, 0.5 / scores.n, 1e-2)
-        limit = 3 / scores.m
-        axes.axvspan(
-            floor, limit, color=QUIET, alpha=0.18, linewidth=0, label=f"not measurable (below 3/m = {limit:.2g})"
-        )
-        axes.plot([floor, 1], [floor, 1], color=QUIET, linewidth=1, linestyle=":", label="guessing")
+        limit, floor = min(1.0, 3 / scores.m), min(0.5 / scores.n, 1e-2)
+        told = f"not measurable (below 3/m = {limit:.2g})"
+        axes.axvspan(LOWEST_RATE, limit, color=QUIET, alpha=0.18, linewidth=0, label=told)
+        axes.plot([LOWEST_RATE, 1], [LOWEST_RATE, 1], color=QUIET, linewidth=1, linestyle=":", label="guessing")
         for model in scores.models:
-            colour, line = _MODEL_STYLE[next(filter(model.model.startswith, _MODEL_STYLE))]
+            colour, line = model_style(model.model)
             false, true = roc(model, scores.higher_is_member)
             seen = (false > 0) & (true > 0)
-            label = f"{titles.get(model.model, model.model)}: AUC {auc(model, scores.higher_is_member):.3f}"
+            label = f"{title_of(titles, model.model)}: AUC {auc(model, scores.higher_is_member):.3f}"
             axes.step(false[seen], true[seen], where="post", color=colour, linestyle=line, linewidth=1.7, label=label)
-        axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.1))
+        axes.set(xscale="log", yscale="log", xlim=(LOWEST_RATE, 1), ylim=(floor, 1.1))
         axes.set_xlabel("false positive rate (held-out records taken for members)")
         axes.set_ylabel("true positive rate (forgotten records found)")
-        axes.legend(loc="lower right", fontsize=8.5)
-        return _svg(figure)
+        figure.legend(loc="outside lower center", fontsize=8.5, ncols=2)
+        return svg_of(figure)
 
 
 _CURVE_NAMES = {
@@ -170,7 +124,7 @@ def unlearning_curve(curve: Sequence[Mapping[str, float | None]], method: str) -
     if not names:
         return None
     with style("curve"):
-        figure = _figure(6.6, 2.8)
+        figure = new_figure(6.6, 2.8)
         axes = figure.subplots()
         for name in names:
             label, colour, line = _CURVE_NAMES[name]
@@ -189,7 +143,7 @@ def unlearning_curve(curve: Sequence[Mapping[str, float | None]], method: str) -
             axes.legend(loc="best", fontsize=8.5)
         else:
             axes.set_ylabel(f"mean {_CURVE_NAMES[names[0]][0]} (nats)")
-        return _svg(figure)
+        return svg_of(figure)
 
 
 def timeline(moments: Sequence[tuple[str, datetime]]) -> bytes:
@@ -198,7 +152,7 @@ def timeline(moments: Sequence[tuple[str, datetime]]) -> bytes:
     days = [(moment - start).total_seconds() / 86400 for _, moment in moments]
     span = max(*days, 1e-9)
     with style("timeline"):
-        figure = _figure(6.6, 0.8 + 0.34 * len(moments))
+        figure = new_figure(6.6, 0.8 + 0.34 * len(moments))
         axes = figure.subplots()
         axes.axvline(days[-1], color=FORGET, linewidth=1.4, linestyle="--")
         axes.hlines(range(len(moments)), 0, days, color=QUIET, linewidth=1.0)
@@ -216,4 +170,4 @@ def timeline(moments: Sequence[tuple[str, datetime]]) -> bytes:
         axes.set_xlim(-0.02 * span, 1.03 * span)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("days since receipt")
-        return _svg(figure)
+        return svg_of(figure)

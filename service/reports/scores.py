@@ -4,7 +4,7 @@ The tables are the Arrow files that workers/scoring leaves. They are personal da
 destroyed by the caller afterwards. Only figures stay.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MODELS = ("original", "candidate", "retrained")
 SETS = ("forget", "held_out")
+PLANTED = ("canary", "canary_out")
+"""Canaries that were deleted along with people, and canaries that no training ever saw: absent in most tables."""
 
 ScoreFiles = Path | Mapping[str, Path | Mapping[str, Path]]
 """A folder of <model>.arrow, or model -> one Arrow file with a column `set`, or model -> one file for each set."""
@@ -22,11 +24,15 @@ ScoreFiles = Path | Mapping[str, Path | Mapping[str, Path]]
 
 @dataclass(frozen=True)
 class ModelScores:
-    """Finite scores [n] of forgotten and [m] of held-out records under one model."""
+    """Finite scores [n] of forgotten and [m] of held-out records under one model.
+
+    `planted`: those [c] of canaries deleted along and [r] of canaries never trained on; None where there are none.
+    """
 
     model: str
     forget: "NDArray[np.float64]"
     held_out: "NDArray[np.float64]"
+    planted: "tuple[NDArray[np.float64], NDArray[np.float64]] | None" = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,9 @@ class Scores:
     label: str
     higher_is_member: bool
     models: tuple[ModelScores, ...]
+    paired: "NDArray[np.float64] | None" = None
+    """[models, n] scores of the same forgotten records under every model, in ascending order of the first model's:
+    the order says nothing about who they are. None where not all are finite."""
 
     @property
     def n(self) -> int:
@@ -75,7 +84,7 @@ def read_scores(files: ScoreFiles, unit: str = "token") -> Scores | None:
     if isinstance(files, Path):
         files = {path.stem: path for path in sorted(files.glob("*.arrow"))}
     tables = {name: _sets(files[name]) for name in files if name.startswith(MODELS)}
-    if not {"original", "candidate"} <= tables.keys() or not all(tables.values()):
+    if not {"original", "candidate"} <= tables.keys() or not all(tables[name].keys() >= set(SETS) for name in tables):
         return None
     columns = set.intersection(*(set(table.column_names) for sets in tables.values() for table in sets.values()))
     if "confidence" in columns:
@@ -85,20 +94,40 @@ def read_scores(files: ScoreFiles, unit: str = "token") -> Scores | None:
     else:
         kind = Scale("mean loss (nats per token)" if "tokens" in columns else "loss (nats)", False, "loss")
     order = sorted(tables, key=lambda name: (MODELS.index(next(filter(name.startswith, MODELS))), name))
-    models = tuple(ModelScores(name, *(kind.values(tables[name][part]) for part in SETS)) for name in order)
-    scores = Scores(kind.label, kind.higher_is_member, models)
+    models = tuple(_model(name, tables[name], kind) for name in order)
+    scores = Scores(
+        kind.label, kind.higher_is_member, models, _paired([tables[name]["forget"] for name in order], kind)
+    )
     return scores if scores.n and scores.m else None
+
+
+def _model(name: str, sets: Mapping[str, Any], kind: Scale) -> ModelScores:
+    forget, held_out = (kind.values(sets[part]) for part in SETS)
+    planted = [kind.values(sets[part]) for part in PLANTED if part in sets]
+    both = len(planted) == len(PLANTED) and all(map(len, planted))
+    return ModelScores(name, forget, held_out, (planted[0], planted[1]) if both else None)
+
+
+def _paired(tables: Sequence[Any], kind: Scale) -> "NDArray[np.float64] | None":
+    import numpy as np
+
+    ordered = [table.sort_by("record_id") for table in tables]
+    values = [kind.values(table) for table in ordered]
+    same = all(table["record_id"].equals(ordered[0]["record_id"]) for table in ordered)
+    if not same or any(len(found) != len(table) for found, table in zip(values, ordered, strict=True)):
+        return None
+    return np.stack(values)[:, np.argsort(values[0], kind="stable")]
 
 
 def _sets(source: Path | Mapping[str, Path]) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     if not isinstance(source, Path):
-        return {part: _read(source[part]) for part in SETS}
+        return {part: _read(source[part]) for part in (*SETS, *PLANTED) if part in source}
     table = _read(source)
     if "set" not in table.column_names:
         return {}
-    return {part: table.filter(pc.equal(table["set"], part)) for part in SETS}
+    return {part: table.filter(pc.equal(table["set"], part)) for part in (*SETS, *PLANTED)}
 
 
 def _read(path: Path) -> Any:

@@ -89,7 +89,7 @@ def _plan(target: TargetPart) -> list[Block]:
         facts(rows),
         table(head, [_attempt(attempt) for attempt in target.attempts], "lllrrlr", grow=1),
         bullets([line for attempt in target.attempts for line in _attempt_notes(attempt)]),
-        *figures(target.plots, "curve"),
+        *figures(target.plots, "curve", "ledger"),
     ]
 
 

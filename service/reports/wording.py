@@ -5,7 +5,7 @@ Nothing is ever called erased, guaranteed, certified or compliant: a test bounds
 
 from datetime import UTC, datetime
 
-from service.reports.schema import Report, TargetPart
+from service.reports.schema import TargetPart
 from service.verification.schema import Check, Evaluation, Interval
 
 GRADES = {
@@ -57,114 +57,6 @@ def span(days: float) -> str:
     return f"{total:.0f} second{'' if round(total) == 1 else 's'}"
 
 
-def asked(report: Report) -> list[str]:
-    """What the request said."""
-    models = ", ".join(target.model for target in report.targets)
-    return [
-        f"Request {report.request.id} under {report.request.regulation.upper()}, received "
-        f"{moment(report.clock.received_at)}, due {moment(report.clock.due_at)}.",
-        f"It asks that the records of one person no longer take part in: {models}. The person appears in this report "
-        f"only as the keyed pseudonym that begins with {report.request.pseudonym[:16]}.",
-    ]
-
-
-def decided(report: Report) -> list[str]:
-    """The scope decision for each model, and whether the clock was kept."""
-    clock = report.clock
-    lines = []
-    for target in report.targets:
-        lines.append(target.scope.decision)
-        if target.publication:
-            lines.append(
-                f"Version {target.publication.version.number} of {target.model} took over serving on "
-                f"{moment(target.publication.published_at)}."
-            )
-        else:
-            lines.append(f"No new version of {target.model} was made for this request.")
-    left = f"{span(clock.days_left)} before the deadline" if clock.in_time else f"{span(clock.days_left)} late"
-    return [*lines, f"Completed on {moment(clock.completed_at)}, {left}."]
-
-
-def found(report: Report) -> list[str]:
-    """The verdict for each model in allowed words."""
-    lines = []
-    for target in report.targets:
-        lines += _finding(target)
-    return lines
-
-
-def _finding(target: TargetPart) -> list[str]:
-    if target.publication is None or target.verification is None:
-        return [f"{target.model}: nothing was unlearned, so there was nothing to measure."]
-    evaluation, version = target.verification, target.publication.version.number
-    verdict, grade = evaluation.verdict, target.grade
-    head = f"{target.model}: verdict {verdict}" + (
-        f", grade {grade} ({GRADES.get(grade, 'see policy')})" if grade else ""
-    )
-    method = published_method(target)
-    if evaluation.basis == "procedure":
-        phrase = EXACT_PHRASES.get(
-            method, f"made by the exact method {method} without the listed records (by procedure)"
-        )
-        return [f"{head}.", f"Version {version} was {phrase}.", *_diagnostics(evaluation), *_calibrated(evaluation)]
-    return [
-        f"{head}.",
-        f"The approximate procedure {method} was run from version "
-        f"{target.lineage.base_version.number if target.lineage.base_version else '?'}.",
-        *_measured(evaluation),
-        *_calibrated(evaluation),
-        *([f"In short: {evaluation.reason}."] if evaluation.reason else []),
-    ]
-
-
-def _measured(evaluation: Evaluation) -> list[str]:
-    """One line for each check that decided, with its interval, margin and sizes."""
-    lines = []
-    for check in evaluation.checks:
-        if check.role != "gate" or check.estimate is None:
-            continue
-        level = f"{100 * (1 - 2 * check.alpha):g} % " if check.alpha else ""
-        bounds = f", {level}interval {interval(check.ci)}" if check.ci else ""
-        margin = f", margin {number(check.margin)}" if check.margin is not None else ""
-        sizes = f"; n = {number(check.n)}" + (f", m = {number(check.m)}" if check.m else "")
-        lines.append(f"{check_name(check)}: {number(check.estimate)}{bounds}{margin}{sizes}: {check.verdict}.")
-        if check.id == "membership_auc" and check.smallest_detectable is not None:
-            lines.append(
-                f"With this attack on these records, an AUC further than {number(check.smallest_detectable)} from one "
-                "half would have been noticed with a chance of 80 %; none was found."
-            )
-    return lines
-
-
-def _diagnostics(evaluation: Evaluation) -> list[str]:
-    check = evaluation.check("membership_auc")
-    if check is None or check.estimate is None:
-        return ["The membership attack gave no number at this size."]
-    return [
-        f"As a diagnostic, the membership attack reached an AUC of {number(check.estimate)} on it "
-        f"(95 % interval {interval(check.ci95)}; one half is guessing)."
-    ]
-
-
-def _calibrated(evaluation: Evaluation) -> list[str]:
-    """The attack with reference models, where it was run: a failure of it is for a person to look at."""
-    check = evaluation.check("reference_auc")
-    if check is None or check.estimate is None:
-        return []
-    why = f" ({check.reason})" if check.verdict == "fail" else ""
-    reached = f"an AUC of {number(check.estimate)} (95 % interval {interval(check.ci95)}): {check.verdict}{why}"
-    return [
-        f"As a diagnostic, the membership attack calibrated by {number(check.references)} reference models for each "
-        f"record reached {reached}."
-    ]
-
-
-def not_seen(report: Report) -> list[str]:
-    """The weightiest limits of each target, for page one; the full lists follow in the sections."""
-    lines = [line for target in report.targets for line in target.limits[:4]]
-    return list(dict.fromkeys(lines))[:6]
-
-
 def published_method(target: TargetPart) -> str:
     """The method of the attempt that was published."""
     passed = [attempt.method for attempt in target.attempts if attempt.state == "passed"]
@@ -191,6 +83,13 @@ _CHECK_NAMES = {
     "per_record": "Record by record, with reference models",
     "record_control": "Record by record on the old version",
 }
+
+
+def named(reason: str, evaluation: Evaluation) -> str:
+    """A reason that begins with the id of a check, with the check's name for people instead."""
+    name, colon, rest = reason.partition(": ")
+    check = evaluation.check(name)
+    return f"{check_name(check)}{colon}{rest}" if check is not None else reason
 
 
 def check_name(check: Check) -> str:

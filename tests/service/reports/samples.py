@@ -1,5 +1,6 @@
 """Made-up jobs and requests for the tests of reports: plain facts, score tables and a sealed chain of events."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,37 @@ CALIBRATED = (
         update={"id": "reference_control", "estimate": 0.81, "ci": (0.74, 0.87), "ci95": (0.73, 0.88)}
     ),
 )
+PLANTED = (
+    AUC.model_copy(
+        update={
+            "id": "companion_canaries",
+            "estimate": 0.53,
+            "ci": (0.46, 0.6),
+            "ci95": (0.45, 0.61),
+            "n": 73,
+            "m": 365,
+        }
+        | {"cluster": "canary", "clusters": (73, 365), "smallest_detectable": 0.105}
+    ),
+    AUC.model_copy(
+        update={"id": "companion_rate", "estimate": 0.055, "ci": (0.015, 0.134), "ci95": (0.015, 0.134), "n": 73}
+        | {"m": 365, "margin": 0.15, "cluster": "canary", "clusters": None, "smallest_detectable": None}
+    ),
+    AUC.model_copy(
+        update={"id": "canary_control", "estimate": 0.889, "ci": (0.857, 0.921), "ci95": (0.857, 0.921), "n": 73}
+        | {"m": 365, "cluster": "canary", "clusters": (73, 365)}
+    ),
+)
+SINGLE = (
+    AUC.model_copy(
+        update={"id": "per_record", "estimate": 0.2, "ci": (-0.9, 1.3), "ci95": (-1.1, 1.5), "margin": 2.0, "n": 12}
+        | {"m": 1200, "cluster": "record", "clusters": None, "smallest_detectable": 1.1, "p_value": 0.4}
+    ),
+    AUC.model_copy(
+        update={"id": "record_control", "estimate": 4.1, "ci": (3.0, 5.2), "ci95": (2.8, 5.4), "margin": 2.0, "n": 12}
+        | {"m": 1200, "cluster": "record", "clusters": None, "p_value": 1e-6}
+    ),
+)
 TRACES = Traces(record=True, log="kept", canaries=73, reserved=41, held_out="reserve", carried_on=True)
 PROVENANCE = Check(id="provenance", role="gate", statistic="training record", verdict="pass")
 
@@ -62,15 +94,16 @@ def evaluation(
     traces: Traces | None = None,
     near_duplicates: int | None = None,
     reference: dict[str, Any] | None = None,
+    more: Sequence[Check] = (),
     **auc: Any,
 ) -> Evaluation:
     """An evaluation as `lethe evaluate --json` prints it; `auc` changes the membership check, `reference` that with
-    reference models, which is left out without it."""
+    reference models, which is left out without it, `more` adds checks."""
     policy = Policy()
     changed = [check.model_copy(update=auc) if check.id == "membership_auc" else check for check in CHECKS]
     if reference is not None:
         changed += [CALIBRATED[0].model_copy(update=reference), CALIBRATED[1]]
-    checks = judge([*changed, *([PROVENANCE] if basis == "procedure" else [])], basis, policy.verification)
+    checks = judge([*changed, *more, *([PROVENANCE] if basis == "procedure" else [])], basis, policy.verification)
     verdict, grade = decide(checks, basis)
     numbers = SetNumbers(loss=0.121, accuracy=0.962)
     figures = ModelNumbers(forget=numbers, retain=SetNumbers(loss=0.04, accuracy=0.991), held_out=numbers)
@@ -281,18 +314,23 @@ def events(job: JobEvidence | None = None) -> list[dict[str, Any]]:
     return sealed(entries)
 
 
-def score_tables(folder: Path, n: int = 90, m: int = 300) -> dict[str, Path]:
-    """Arrow tables of two models with a column `set`; forgotten records stand out in the first."""
-    random = np.random.default_rng(0)
+def score_tables(folder: Path, n: int = 90, m: int = 300, canaries: int = 0, outside: int = 365) -> dict[str, Path]:
+    """Arrow tables of two models with a column `set`; forgotten records and canaries stand out in the first."""
+    random, planted = np.random.default_rng(0), np.random.default_rng(1)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for model, shift in (("original", 2.0), ("candidate", 0.1)):
         confidence = np.concatenate([random.normal(shift, 2, n), random.normal(0, 2, m)])
+        names = ["forget"] * n + ["held_out"] * m
+        if canaries:
+            extra = (planted.normal(3 * (shift > 1), 2, canaries), planted.normal(0, 2, outside))
+            confidence = np.concatenate([confidence, *extra])
+            names += ["canary"] * canaries + ["canary_out"] * outside
         table = pa.table(
             {
-                "record_id": [f"r{index}" for index in range(n + m)],
-                "subject_id": [f"s{index // 5}" for index in range(n + m)],
-                "set": ["forget"] * n + ["held_out"] * m,
+                "record_id": [f"r{index}" for index in range(len(names))],
+                "subject_id": [f"s{index // 5}" for index in range(len(names))],
+                "set": names,
                 "loss": np.exp(-confidence),
                 "confidence": confidence,
             }

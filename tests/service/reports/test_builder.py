@@ -117,18 +117,64 @@ def test_copies_that_stay_are_counted_in_scope_and_limits(count: int | None, row
     assert any("were not searched for" in line for line in report.limits) == (count is None)
 
 
-def test_a_failing_attack_with_references_is_on_page_one_and_does_not_decide() -> None:
+def test_an_attack_with_references_that_fails_clearly_is_on_page_one_and_waits_for_a_person() -> None:
     failing = {"estimate": 0.8, "ci": (0.72, 0.88), "ci95": (0.71, 0.89), "p_value": 2e-5}
     told = samples.evaluation("procedure", reference=failing)
     report = report_of(samples.with_evaluation(samples.evidence(published="retrain"), told))
     text = text_of(report)
     assert "calibrated by 8 reference models for each record reached an AUC of 0.800" in text
     assert "a person should look before this is published" in text
-    assert report.grade == "A"
+    assert report.verification is not None
+    assert (report.verification.verdict, report.grade) == ("inconclusive", None)
     assert any("8 for each record" in line for line in report.limits)
     plain = report_of(samples.evidence(published="retrain"))
     assert "a person should look" not in text_of(plain)
     assert any("Without reference models" in line for line in plain.limits)
+
+
+def test_an_attack_with_references_that_gates_is_told_once_and_not_as_a_diagnostic() -> None:
+    report = report_of(samples.with_evaluation(samples.evidence(), samples.evaluation(reference={})))
+    lines = page_one(report)["What was found"]
+    assert len([line for line in lines if line.startswith("Membership attack with reference models (AUC): 0.518")]) == 1
+    assert not [line for line in lines if line.startswith("As a diagnostic, the membership attack calibrated")]
+
+
+def page_one(report: Report) -> dict[str, list[str]]:
+    return {part["title"]: part["lines"] for part in document_of(report)["decision"]}
+
+
+@pytest.mark.parametrize(
+    ("published", "made"),
+    [
+        ("nabla_tau", "The approximate procedure nabla_tau was run from version 1."),
+        ("retrain", "Version 2 was retrained from scratch without the listed records"),
+    ],
+)
+def test_page_one_tells_what_was_done_and_what_was_tried_before(published: str, made: str) -> None:
+    done = page_one(report_of(samples.evidence(published=published)))["What was done"]
+    assert done[0].startswith(made)
+    assert done[1] == "1 attempt before it was not published: negative_gradient_plus (failed)."
+    assert "Version 1 was retired on" in done[2]
+
+
+def test_page_one_says_where_nothing_was_done() -> None:
+    report = report_of(samples.nothing_found(), outcome="no_records", records=0)
+    assert page_one(report)["What was done"] == ["digits: nothing was changed."]
+
+
+@pytest.mark.parametrize(("change", "verdict", "said"), [
+    ({}, "pass", True),
+    ({"ci": (0.3, 0.7), "ci95": (0.29, 0.71)}, "inconclusive", False),
+    ({"estimate": 0.8, "ci": (0.75, 0.85), "ci95": (0.74, 0.86)}, "fail", False),
+])  # fmt: skip
+def test_that_nothing_was_found_is_said_of_a_pass_alone(change: dict[str, object], verdict: str, said: bool) -> None:
+    told = samples.evaluation(**change)  # type: ignore[arg-type]
+    assert told.verdict == verdict
+    text = text_of(report_of(samples.with_evaluation(samples.evidence(), told)))
+    assert "would have been noticed with a chance of 80 %" in text
+    assert ("none was found" in text) is said
+    # Reasons name the check as people do, not by its id.
+    assert "membership_auc:" not in text
 
 
 @pytest.mark.parametrize("published", ["nabla_tau", "retrain"])
@@ -137,7 +183,7 @@ def test_forbidden_words_do_not_occur(published: str) -> None:
     basis = "procedure" if published == "retrain" else "measurement"
     bare = samples.TRACES.model_copy(update={"record": False, "log": "none", "canaries": 0, "held_out": "given"})
     for traces in (None, samples.TRACES, bare):
-        told = samples.evaluation(basis, traces=traces, near_duplicates=3, reference={})  # type: ignore[arg-type]
+        told = samples.evaluation(basis, traces=traces, near_duplicates=3, reference={}, more=samples.PLANTED)  # type: ignore[arg-type]
         assert [
             word for word in FORBIDDEN if word in text_of(report_of(samples.with_evaluation(job, told))).lower()
         ] == []

@@ -6,13 +6,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pypdf
 import pytest
 from PIL import Image
 
 from service.reports import service
 from service.reports.document import document_of
+from service.reports.figures import draw_job
 from service.reports.schema import Report
+from service.verification.schema import Basis
 from tests.service.reports import samples
 
 
@@ -32,9 +35,34 @@ def squeezed(text: str) -> str:
 
 def test_page_one_is_the_decision(reader: pypdf.PdfReader) -> None:
     first = reader.pages[0].extract_text()
-    for phrase in ("What was asked", "What was decided", "What was found", "What this evidence does not show", "pass"):
-        assert phrase in first
+    titles = (
+        "What was asked",
+        "What was decided",
+        "What was done",
+        "What was found",
+        "What this evidence does not show",
+    )
+    places = [first.index(title) for title in titles]
+    assert places == sorted(places)
+    assert "pass" in first
     assert "Deadline" not in first
+    assert reader.pages[1].extract_text().startswith("Deadline")
+
+
+@pytest.mark.parametrize("published", ["nabla_tau", "retrain"])
+def test_the_decision_fits_page_one_with_every_check_there_is(home: Path, tmp_path: Path, published: str) -> None:
+    job = samples.evidence(published=published)
+    basis: Basis = "procedure" if published == "retrain" else "measurement"
+    told = samples.evaluation(basis, reference={}, more=[*samples.PLANTED, *samples.SINGLE], near_duplicates=3)
+    job = samples.with_evaluation(job, told)
+    service.write_job_evidence(job, samples.score_tables(tmp_path / "scores", n=20, canaries=73))
+    service.write_request_report(samples.request(), [samples.target()], samples.events(job), samples.NOW)
+    pdf = service.read_form(samples.REQUEST, "pdf")
+    reader = pypdf.PdfReader(io.BytesIO(pdf))
+    last = document_of(Report.model_validate_json(service.read_report(samples.REQUEST)))["decision"][-1]["lines"][-1]
+    assert squeezed(last) in squeezed(reader.pages[0].extract_text())
+    assert reader.pages[1].extract_text().startswith("Deadline")
+    assert_shown(pdf, tmp_path)
 
 
 def test_it_says_what_the_page_says(reader: pypdf.PdfReader, written: str) -> None:
@@ -72,16 +100,40 @@ def test_it_declares_pdf_a_and_embeds_every_font(pdf: bytes, reader: pypdf.PdfRe
     assert all(fonts.values())
 
 
-def test_every_page_shows_something(pdf: bytes, tmp_path: Path) -> None:
-    (tmp_path / "report.pdf").write_bytes(pdf)
-    subprocess.run(["pdftoppm", "-r", "40", "-gray", "-png", tmp_path / "report.pdf", tmp_path / "page"], check=True)
-    pages = sorted(tmp_path.glob("page*.png"))
+def assert_shown(pdf: bytes, folder: Path) -> None:
+    """Every page, made into an image, has ink on it above its foot and is not black."""
+    (folder / "report.pdf").write_bytes(pdf)
+    subprocess.run(["pdftoppm", "-r", "40", "-gray", "-png", folder / "report.pdf", folder / "page"], check=True)
+    pages = sorted(folder.glob("page*.png"))
     assert len(pages) >= 3
     for page in pages:
         with Image.open(page) as image:
-            histogram = image.histogram()
+            histogram = image.crop((0, 0, image.width, round(0.92 * image.height))).histogram()
         inked = sum(histogram[:200]) / sum(histogram)
-        assert 0.005 < inked < 0.5, page.name
+        assert 0.002 < inked < 0.5, page.name
+
+
+def test_every_page_shows_something(pdf: bytes, tmp_path: Path) -> None:
+    assert_shown(pdf, tmp_path)
+
+
+def test_every_figure_shows_something(tmp_path: Path) -> None:
+    """Each figure alone on a page: whatever is drawn in it ends up as ink, and as colour."""
+    import typst
+
+    drawn = draw_job(samples.evidence(), samples.score_tables(tmp_path / "scores", n=20, canaries=73))
+    assert len(drawn) == 8
+    for part, svg in drawn:
+        name = part.name.rpartition("/")[2]
+        (tmp_path / f"{name}.svg").write_bytes(svg)
+        (tmp_path / "page.typ").write_text(f'#set page(width: auto, height: auto, margin: 0pt)\n#image("{name}.svg")')
+        made = typst.compile(tmp_path / "page.typ", format="png", ppi=40)
+        assert isinstance(made, bytes)
+        with Image.open(io.BytesIO(made)) as image:
+            pixels = np.asarray(image.convert("RGB"), dtype=np.int64)
+        assert 0.02 < np.mean(pixels.min(axis=2) < 250) < 0.9, name
+        colourful = np.ptp(pixels, axis=2) > 60
+        assert colourful.mean() > 0.001, name
 
 
 def test_the_same_report_gives_the_same_bytes(pdf: bytes, written: str) -> None:

@@ -11,6 +11,9 @@ from service.reports.figures import draw_job, draw_request
 from service.reports.scores import ModelScores, Scores, auc, read_scores, roc
 from tests.service.reports import samples
 
+JUDGED, PEOPLE, RUN = ["forest", "power"], ["scores", "strip", "roc"], ["curve", "ledger"]
+ALL = [*JUDGED, *PEOPLE, *RUN]
+
 
 def scores(forget: list[float], held_out: list[float]) -> ModelScores:
     return ModelScores("original", np.array(forget), np.array(held_out))
@@ -66,7 +69,7 @@ def test_the_same_bytes_twice(tmp_path: Path) -> None:
 
 def test_figures_carry_no_date_and_no_record(tmp_path: Path) -> None:
     drawn = draw_job(samples.evidence(), samples.score_tables(tmp_path))
-    assert [part.name.partition("/")[2] for part, _ in drawn] == ["scores", "roc", "curve"]
+    assert [part.name.partition("/")[2] for part, _ in drawn] == ALL
     for part, svg in drawn:
         assert not re.search(rb"dc:date|<metadata|http://matplotlib|subject", svg)
         assert samples.CANDIDATE[:12] in part.caption
@@ -80,20 +83,33 @@ def test_captions_state_the_sizes(tmp_path: Path) -> None:
     assert "stroke" not in captions["scores"]
 
 
-@pytest.mark.parametrize(("n", "names"), [(4, ["curve"]), (5, ["scores", "roc", "curve"])])
+def test_every_figure_names_versions_policy_and_who_counts_as_one(tmp_path: Path) -> None:
+    drawn = draw_job(samples.evidence(), samples.score_tables(tmp_path, canaries=73))
+    assert len(drawn) == len(ALL) + 1
+    for part, _ in drawn:
+        name = part.name.partition("/")[2]
+        assert samples.CANDIDATE[:12] in part.caption, name
+        assert samples.BASE[:12] in part.caption, name
+        assert samples.evidence().policy_digest[:12] in part.caption, name
+        if name in ("forest", "power", "scores", "strip", "roc"):
+            assert "clustered by subject (12 and 40 of them)" in part.caption, name
+
+
+@pytest.mark.parametrize(("n", "names"), [(4, [*JUDGED, *RUN]), (5, ALL)])
 def test_fewer_than_five_records_are_not_drawn(tmp_path: Path, n: int, names: list[str]) -> None:
     drawn = draw_job(samples.evidence(), samples.score_tables(tmp_path, n=n))
     assert [part.name.partition("/")[2] for part, _ in drawn] == names
 
 
 def test_a_rug_below_fifty_records(tmp_path: Path) -> None:
-    part, _ = draw_job(samples.evidence(), samples.score_tables(tmp_path, n=20))[0]
+    drawn = draw_job(samples.evidence(), samples.score_tables(tmp_path, n=20))
+    (part,) = (part for part, _ in drawn if part.name.endswith("/scores"))
     assert "Each stroke below an axis is one forgotten record" in part.caption
 
 
-def test_no_scores_and_no_curve_give_no_figure() -> None:
+def test_no_numbers_no_scores_and_no_curve_give_no_figure() -> None:
     job = samples.evidence()
-    bare = [attempt.model_copy(update={"curve": []}) for attempt in job.attempts]
+    bare = [attempt.model_copy(update={"curve": [], "verification": None}) for attempt in job.attempts]
     assert draw_job(job.model_copy(update={"attempts": bare}), None) == []
 
 

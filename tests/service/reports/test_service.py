@@ -86,7 +86,7 @@ def test_several_models_share_one_report(home: Path, tmp_path: Path) -> None:
     assert [target["grade"] for target in report["targets"]] == ["C", "A"]
     html = service.read_form(samples.REQUEST, "html").decode()
     assert "support-bot: Verification" in html
-    assert html.count("<figure") == 7
+    assert html.count("<figure") == 15
 
 
 def test_a_figure_that_was_changed_is_noticed(written: str) -> None:
