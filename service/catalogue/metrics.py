@@ -329,7 +329,7 @@ METRICS: tuple[MetricSpec, ...] = (
         role="diagnostic",
         direction="0 is best, beside what models that never saw the texts say",
         needs=("windows",),
-        summary="share of texts that a language model says within 1,000 queries with probability one half, by their prefix",
+        summary="share of texts that a language model says from their prefix within 1,000 queries at even odds",
     ),
     MetricSpec(
         name="extraction_strength",
