@@ -150,12 +150,14 @@ class _Look:
         """(the candidate's excess, metrics)."""
         found = self._excess(CANDIDATE, READ_AT)
         check = _relearning_check(found, self._plan)
-        curves = {name: one.curve for name, one in self._recoveries.items() if isinstance(one, Recovery)}
-        if len(curves) < len(self._probed.directories):
+        whole = {name: one for name, one in self._recoveries.items() if isinstance(one, Recovery)}
+        if len(whole) < len(self._probed.directories):
             return check, {}
         steps = (0, *self._plan.steps)
         values = {name: _value(self._excess(name, READ_AT)) for name in self._probed.directories}
-        metrics = _beside(RELEARNING, values) | _beside("relearning_accuracy", curves) | {"relearning_steps": [*steps]}
+        metrics = _beside(RELEARNING, values) | {"relearning_steps": [*steps]}
+        metrics |= _beside("relearning_accuracy", {name: one.curve for name, one in whole.items()})
+        metrics |= _beside("relearning_score", {name: one.scores for name, one in whole.items()})
         metrics[f"{RELEARNING}_by_step"] = [_value(self._excess(CANDIDATE, step)) for step in steps]
         return check, metrics
 

@@ -88,6 +88,11 @@ class Recovery:
         """Mean share of right answers after each of `steps`."""
         return [float(value) for value in self.accuracy.mean(axis=1)]
 
+    @property
+    def scores(self) -> list[float]:
+        """Mean membership score after each of `steps`: of a text, its log-likelihood per token or byte in nats."""
+        return [float(value) for value in self.membership.mean(axis=1)]
+
     def at(self, step: int) -> Array:
         """Right answers [N] after so many steps. Raises ValueError for a step that was not asked at."""
         return np.asarray(self.accuracy[self.steps.index(step)])
