@@ -76,8 +76,9 @@ def smallest_effects(evaluation: Evaluation) -> list[str]:
     if canaries is not None and canaries.estimate is not None:
         lines.append(f"planted records, c = {canaries.n:,}: {smallest_words(canaries)}")
     if single is not None and single.estimate is not None and single.smallest_detectable is not None:
-        shift = single.smallest_detectable
-        lines.append(f"record by record, n = {single.n:,}: mean shift {shift:.2f} sd (AUC {shift_as_auc(shift):.2f})")
+        shift = f"{single.smallest_detectable:.2f} standard deviations"
+        auc = shift_as_auc(single.smallest_detectable)
+        lines.append(f"record by record, n = {single.n:,}: mean shift of {shift} (AUC {auc:.2f})")
     return lines
 
 

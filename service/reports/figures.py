@@ -11,7 +11,7 @@ from service.reports.ledger import ledger, precision_ladder, precision_rungs, sp
 from service.reports.planted import canary_exposure
 from service.reports.power import power_curve
 from service.reports.schema import PlotPart, VersionPart
-from service.reports.scores import ScoreFiles, Scores, auc, read_scores
+from service.reports.scores import REFERENCES, ScoreFiles, Scores, auc, read_scores
 from service.reports.strips import strip
 from service.reports.wording import moment, span
 from service.verification.policy import Policy
@@ -70,6 +70,7 @@ def _score_figures(job: JobEvidence, new: VersionPart, scores: Scores, told: Eva
     titles["candidate"] = f"Version {new.number}, after"
     retrained = [model.model for model in scores.models if model.model.startswith("retrained")]
     titles |= {name: f"Retrained without them {index}" for index, name in enumerate(retrained, 1)}
+    titles[REFERENCES] = "Models that never saw them, mean"
     if scores.n >= MINIMUM:
         yield from _people_figures(job, scores, titles, told)
     planted = canary_exposure(scores, titles)
@@ -98,7 +99,8 @@ def _people_figures(
         f"Threshold attack on the same scores: {sizes}; {versions}. On the dotted line the attack guesses. "
         "In the shaded region fewer than three held-out records decide, which measures nothing."
     )
-    areas = ", ".join(f"{titles[model.model]} {auc(model, scores.higher_is_member):.3f}" for model in scores.models)
+    attacked = [model for model in scores.models if model.model != REFERENCES]
+    areas = ", ".join(f"{titles[model.model]} {auc(model, scores.higher_is_member):.3f}" for model in attacked)
     alt = f"ROC curves of the membership attack on logarithmic axes. Areas under the curve: {areas}."
     yield _part(f"{job.job_id}/roc", "ROC of the membership attack", caption, alt, plots.roc_curves(scores, titles))
 

@@ -18,7 +18,7 @@ from service.reports.canvas import (
     svg_of,
     title_of,
 )
-from service.reports.scores import ModelScores, Scores, auc, roc
+from service.reports.scores import REFERENCES, ModelScores, Scores, auc, roc
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +94,7 @@ def roc_curves(scores: Scores, titles: Mapping[str, str]) -> bytes:
         told = f"not measurable (below 3/m = {limit:.2g})"
         axes.axvspan(LOWEST_RATE, limit, color=QUIET, alpha=0.18, linewidth=0, label=told)
         axes.plot([LOWEST_RATE, 1], [LOWEST_RATE, 1], color=QUIET, linewidth=1, linestyle=":", label="guessing")
-        for model in scores.models:
+        for model in (model for model in scores.models if model.model != REFERENCES):
             colour, line = model_style(model.model)
             false, true = roc(model, scores.higher_is_member)
             seen = (false > 0) & (true > 0)

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MODELS = ("original", "candidate", "retrained")
+REFERENCES = "references"
+"""No model but the mean score of reference models that never saw the record, for each record; null where none was."""
+
+MODELS = ("original", "candidate", "retrained", REFERENCES)
 SETS = ("forget", "held_out")
 PLANTED = ("canary", "canary_out")
 """Canaries that were deleted along with people, and canaries that no training ever saw: absent in most tables."""
@@ -66,6 +69,11 @@ class Scale:
     column: str
     per: str | None = None
 
+    @property
+    def columns(self) -> set[str]:
+        """What a table must have."""
+        return {self.column, *([self.per] if self.per else [])}
+
     def values(self, table: Any) -> "NDArray[np.float64]":
         """Finite scores of a table."""
         import numpy as np
@@ -86,6 +94,7 @@ def read_scores(files: ScoreFiles, unit: str = "token") -> Scores | None:
     tables = {name: _sets(files[name]) for name in files if name.startswith(MODELS)}
     if not {"original", "candidate"} <= tables.keys() or not all(tables[name].keys() >= set(SETS) for name in tables):
         return None
+    theirs = tables.pop(REFERENCES, None)
     columns = set.intersection(*(set(table.column_names) for sets in tables.values() for table in sets.values()))
     if "confidence" in columns:
         kind = Scale("logit-scaled confidence", True, "confidence")
@@ -94,10 +103,14 @@ def read_scores(files: ScoreFiles, unit: str = "token") -> Scores | None:
     else:
         kind = Scale("mean loss (nats per token)" if "tokens" in columns else "loss (nats)", False, "loss")
     order = sorted(tables, key=lambda name: (MODELS.index(next(filter(name.startswith, MODELS))), name))
+    if theirs is not None and all(kind.columns <= set(table.column_names) for table in theirs.values()):
+        tables[REFERENCES] = theirs
+        order.append(REFERENCES)
     models = tuple(_model(name, tables[name], kind) for name in order)
-    scores = Scores(
-        kind.label, kind.higher_is_member, models, _paired([tables[name]["forget"] for name in order], kind)
-    )
+    if models[-1].model == REFERENCES and len(models[-1].forget) < len(models[0].forget):
+        models, order = models[:-1], order[:-1]  # a row of some of them would pass for all of them
+    paired = _paired([tables[name]["forget"] for name in order], kind)
+    scores = Scores(kind.label, kind.higher_is_member, models, paired)
     return scores if scores.n and scores.m else None
 
 

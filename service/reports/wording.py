@@ -66,6 +66,7 @@ def published_method(target: TargetPart) -> str:
 _CHECK_NAMES = {
     "membership_auc": "Membership attack (AUC)",
     "positive_control": "The same attack on the old version (AUC)",
+    "difficulty_baseline": "How hard the records were to learn (AUC)",
     "blind_baseline": "Classifier without the model (AUC)",
     "utility": "Utility on held-out records",
     "provenance": "Training record",
@@ -82,6 +83,16 @@ _CHECK_NAMES = {
     "canary_control": "Planted records on the old version (AUC)",
     "per_record": "Record by record, with reference models",
     "record_control": "Record by record on the old version",
+    "canary_exposure": "Exposure of planted records (bits)",
+    "canary_exposure_control": "Exposure of planted records on the old version (bits)",
+    "precision_bf16": "Membership attack, weights rounded to bf16 (AUC)",
+    "precision_int8": "Membership attack, weights rounded to int8 (AUC)",
+    "precision_int4": "Membership attack, weights rounded to int4 (AUC)",
+    "relearning_excess": "Brought back by relearning, beyond retrained models",
+    "zlib_auc": "Loss over compressed length (AUC)",
+    "min_k_auc": "Least likely tokens, Min-K% (AUC)",
+    "min_k_plus_plus_auc": "Least likely tokens, Min-K%++ (AUC)",
+    "reference_loss_auc": "Loss less that of reference models (AUC)",
 }
 
 

@@ -78,7 +78,7 @@ def test_effects_of_all_attacks_are_told() -> None:
     assert smallest_effects(told) == [
         "this request, n = 90: AUC 0.59 or 0.41",
         "planted records, c = 73: AUC 0.60 or 0.40",
-        "record by record, n = 12: mean shift 1.10 sd (AUC 0.78)",
+        "record by record, n = 12: mean shift of 1.10 standard deviations (AUC 0.78)",
     ]
     assert shift_as_auc(1.0) == pytest.approx(0.7602, abs=1e-4)
     assert shift_as_auc(0.0) == 0.5

@@ -65,3 +65,39 @@ def test_below_five_there_is_a_sentence_and_no_point(tmp_path: Path) -> None:
     names = [part.name.partition("/")[2] for part, _ in drawn]
     assert "strip" not in names
     assert "canaries" in names  # planted records are nobody's
+
+
+def write_references(folder: Path, paths: dict[str, Path], known: int, column: str = "confidence") -> dict[str, Path]:
+    """Mean scores of reference models for the same records, of the first `known` forgotten ones."""
+    with pa.OSFile(str(paths["original"])) as source:
+        table = pa.ipc.open_file(source).read_all()
+    values = np.random.default_rng(5).normal(0, 1, len(table))
+    values[known : table["set"].to_pylist().count("forget")] = np.nan
+    made = table.select(["record_id", "set"]).append_column(column, pa.array(values))
+    path = folder / "references.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, made.schema) as writer:
+        writer.write_table(made)
+    return {**paths, "references": path}
+
+
+def figures_of(paths: dict[str, Path]) -> dict[str, bytes]:
+    return {part.name.partition("/")[2]: svg for part, svg in draw_job(samples.evidence(), paths)}
+
+
+def test_what_references_say_is_a_row_of_its_own_and_no_attack(tmp_path: Path) -> None:
+    paths = samples.score_tables(tmp_path, n=20)
+    both = write_references(tmp_path, paths, 20)
+    found = read_scores(both)
+    assert found is not None
+    assert [model.model for model in found.models] == ["original", "candidate", "references"]
+    assert found.paired is not None
+    assert found.paired.shape == (3, 20)
+    plain, more = figures_of(paths), figures_of(both)
+    assert {name for name in plain if plain[name] != more[name]} == {"scores", "strip"}
+
+
+def test_references_of_some_records_or_in_another_unit_are_left_out(tmp_path: Path) -> None:
+    paths = samples.score_tables(tmp_path, n=20)
+    plain = figures_of(paths)
+    assert figures_of(write_references(tmp_path, paths, 19)) == plain
+    assert figures_of(write_references(tmp_path, paths, 20, column="another")) == plain
