@@ -1,6 +1,6 @@
 """Does the gate, by measurement alone, pass what has forgotten nothing, and does it fail what never knew?
 
-Each retrain leaves out ten disjoint forget sets, which serve as ten jobs; one retrain a class. For every job the whole
+Each retrain leaves out five disjoint forget sets, which serve as five jobs; one retrain a class. For every job the whole
 gate judges four candidates: the untouched model with its scores nudged, the retrain, a model whose scores have
 collapsed to one value, and one whose margin is constant. With a pool of references (the gate's side of 16) and
 without. Power is computed from sizes and the untouched model, before a candidate is looked at: "power allows" where a
@@ -34,13 +34,15 @@ from workers.modeling.records import held_out_key, split_held_out
 from workers.planning.assessment import Facts, assess
 from workers.planning.calibrated import Calibration
 from workers.planning.checks import BlindFeatures
+from workers.planning.problems import open_line
+from workers.planning.traces import difficulty_of
 from workers.references.members import Materials
 from workers.references.pool import plan_pool, settle_pool
 from workers.references.tables import SideTable, load_side
 from workers.scoring.score import score
 
 OUT = Path(__file__).parent / "out" / "gate"
-RETRAINS, POOL = 20, 16
+RETRAINS, POOL = 40, 16
 CANDIDATES = ("do nothing", "retrain", "collapsed", "constant margin")
 COLUMNS = ("forget sets, candidate", "jobs", "pass", "fail", "inconclusive", "pass where power allows")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -89,6 +91,7 @@ def _trained(folder: Path, retrains: int) -> tuple[GateWorld, SideTable, float]:
 def _jobs(world: GateWorld, side: SideTable) -> Iterator[Judged]:
     """Every job of the world, each model scored once."""
     train, everybody = world.records("train"), world.records("held_out")
+    line = open_line(world.served, TASK, train, everybody, HELD_OUT_DIGEST)
     certified = split_held_out(everybody, held_out_key(HELD_OUT_DIGEST))[1]
     served = _scored(world.served, train, certified)
     held_features = extract(certified.take(range(len(certified))))
@@ -99,11 +102,11 @@ def _jobs(world: GateWorld, side: SideTable) -> Iterator[Judged]:
         forgotten = train.subset(train.rows_of(job.ids).tolist())
         subjects = np.asarray(forgotten.subjects), np.asarray(certified.subjects)
         blind = BlindFeatures(extract(forgotten.take(range(len(forgotten)))), subjects[0], held_features, subjects[1])
-        original = _table(served, job)
+        original, facts = _table(served, job), Facts(difficulty=difficulty_of(line, job.ids))
         for name, table in _candidates(original, _table(retrained[job.retrain], job)).items():
             for given in (Calibration(side, per_byte=False), NotMeasurable("not run: no references")):
                 tables = {"original": original, "candidate": table}
-                found = assess(tables, TASK, Policy(), blind=blind, facts=Facts(), references=given)
+                found = assess(tables, TASK, Policy(), blind=blind, facts=facts, references=given)
                 powered = _power(found) >= 0.9
                 yield Judged(job.kind, name, isinstance(given, Calibration), powered, found.verdict, found.reason)
 

@@ -124,6 +124,14 @@ METRICS: tuple[MetricSpec, ...] = (
         summary="forgotten v. held-out records told apart without the model",
     ),
     MetricSpec(
+        name="difficulty_baseline",
+        target="workers.metrics.difficulty_baseline:difficulty_auc",
+        role="diagnostic",
+        direction="0.5: as hard as others; else the population AUC says nothing",
+        needs=("lineage",),
+        summary="how sure the training grew of forgotten records, against retained ones",
+    ),
+    MetricSpec(
         name="utility",
         target="workers.metrics.utility:accuracy_difference",
         role="gate",
@@ -193,7 +201,7 @@ METRICS: tuple[MetricSpec, ...] = (
         role="diagnostic",
         direction="1 is a further retrain; below: told apart",
         needs=("held_out", "retrained"),
-        summary="score of the NeurIPS 2023 competition, over what retrained models score among themselves; from 8 retrained on",
+        summary="NeurIPS 2023 competition score over that of retrained models among themselves; from 8 retrained on",
     ),
     MetricSpec(
         name="churn",
@@ -209,7 +217,7 @@ METRICS: tuple[MetricSpec, ...] = (
         role="diagnostic",
         direction="higher: known by heart, so more for a deletion to change",
         needs=("references",),
-        summary="how much of the right answers is owed to the records themselves: mean, interval and quantiles over a set",
+        summary="how much of the right answers is owed to the records themselves: mean, interval, quantiles",
     ),
     MetricSpec(
         name="zrf",
@@ -249,7 +257,7 @@ METRICS: tuple[MetricSpec, ...] = (
         role="diagnostic",
         direction="distance 0 is best; the p-value says as much about the number of questions",
         needs=("answers", "retrained"),
-        summary="distance between the truth ratios of candidate and retrain (TOFU), with bounds and the benchmark's p-value",
+        summary="distance between truth ratios of candidate and retrain (TOFU), with bounds and its p-value",
     ),
     MetricSpec(
         name="privleak",

@@ -12,6 +12,7 @@ from service.verification.policy import VerificationPolicy, margin_for
 from service.verification.schema import Basis, Check, Evaluation, Grade, Outcome, Qualified, Role, Verdict
 
 MEMBERSHIP, CONTROL, BLIND = "membership_auc", "positive_control", "blind_baseline"
+DIFFICULTY = "difficulty_baseline"
 REFERENCE, REFERENCE_CONTROL = "reference_auc", "reference_control"
 PER_RECORD, RECORD_CONTROL = "per_record", "record_control"
 UTILITY, PROVENANCE, SANITY, DISTINCT = "utility", "provenance", "sanity", "distinct"
@@ -43,21 +44,32 @@ _NEEDED: dict[Basis, frozenset[str]] = {
 Judged = tuple[Outcome, str | None]
 
 
-def judge_auc(check: Check, control: Check | None, blind: Check | None, policy: VerificationPolicy) -> Judged:
+def judge_auc(
+    check: Check, control: Check | None, blind: Check | None, policy: VerificationPolicy, easy: Check | None = None
+) -> Judged:
     """Membership AUC: equivalence to 0.5 on both sides, unless the comparison itself says nothing.
 
     The positive control can only take a pass away: where the same attack did not find the records in the original,
-    finding nothing in the candidate is no evidence. A separating blind baseline takes either away.
+    finding nothing in the candidate is no evidence. A separating blind baseline takes either away. So does `easy`, the
+    difficulty baseline: records that were harder to learn than others lie below never-seen ones under a true retrain
+    too. Where nobody knows how hard they were, a low AUC is no failure.
     """
     unusable = _why_unmeasurable(check, policy)
     if unusable or check.ci is None or check.ci95 is None or check.margin is None:
         return "inconclusive", unusable
     if blind is not None and separates(blind):
         return "inconclusive", "a classifier that never saw the model tells forgotten and held-out records apart"
+    if easy is not None and unlike(easy):
+        return "inconclusive", "forgotten records were harder or easier to learn than those around them"
     low, high = CHANCE - check.margin, CHANCE + check.margin
     if check.ci95[0] > high:
         return "fail", "forgotten records still look like members of the training data"
     if check.ci95[1] < low:
+        if easy is None or easy.ci95 is None:
+            return (
+                "inconclusive",
+                "they look less familiar than never-seen ones: over-forgotten, or harder by nature",
+            )
         return "fail", "forgotten records look less familiar than records that were never seen: over-forgotten"
     if not (low < check.ci[0] and check.ci[1] < high):
         return "inconclusive", "the interval reaches over the margin: too few records or people to tell"
@@ -87,6 +99,11 @@ def separates(blind: Check) -> bool:
     return blind.ci95 is not None and blind.ci95[0] > BLIND_LIMIT
 
 
+def unlike(easy: Check) -> bool:
+    """Whether forgotten records were plainly harder or easier to learn than retained ones (95 % bounds)."""
+    return easy.ci95 is not None and (easy.ci95[0] > BLIND_LIMIT or easy.ci95[1] < 1 - BLIND_LIMIT)
+
+
 def detectable(control: Check, margin: float) -> bool:
     """Whether the attack found the records in the original: its 95 % interval lies outside the margin."""
     if control.ci95 is None:
@@ -94,11 +111,15 @@ def detectable(control: Check, margin: float) -> bool:
     return control.ci95[0] > CHANCE + margin or control.ci95[1] < CHANCE - margin
 
 
+MATCHED = Check(id=DIFFICULTY, role="diagnostic", statistic="", ci95=(CHANCE, CHANCE))
+"""Records that are compared with equally hard ones."""
+
+
 def judge_reference_auc(check: Check, control: Check | None, policy: VerificationPolicy) -> Judged:
     """The same of the calibrated attack: matching takes the place of the blind baseline."""
     if check.estimate is None:
         return check.verdict, check.reason
-    outcome, reason = judge_auc(check, control, None, policy)
+    outcome, reason = judge_auc(check, control, None, policy, MATCHED)
     if outcome == "fail" and holds(check):
         told = f"p = {check.p_value:.1g} is below {HOLDING_P:g}, so that a person should look before this is published"
         reason = f"{reason}; {told}"
@@ -181,6 +202,8 @@ def _judged(check: Check, by_id: Mapping[str, Check], basis: Basis, policy: Veri
         judged = _judge_control(check)
     elif check.id == BLIND:
         judged = _judge_blind(check)
+    elif check.id == DIFFICULTY:
+        judged = _judge_difficulty(check)
     elif check.id == UTILITY:
         judged = judge_noninferiority(check, policy)
         role = "gate" if check.estimate is not None and _utility_gates(check, policy) else "diagnostic"
@@ -195,7 +218,7 @@ def _judged(check: Check, by_id: Mapping[str, Check], basis: Basis, policy: Veri
 
 def _judge_attack(check: Check, by_id: Mapping[str, Check], policy: VerificationPolicy) -> Judged:
     if check.id == MEMBERSHIP:
-        return judge_auc(check, by_id.get(CONTROL), by_id.get(BLIND), policy)
+        return judge_auc(check, by_id.get(CONTROL), by_id.get(BLIND), policy, by_id.get(DIFFICULTY))
     if check.id == REFERENCE:
         return judge_reference_auc(check, by_id.get(REFERENCE_CONTROL), policy)
     return judge_per_record(check, by_id.get(RECORD_CONTROL))
@@ -242,6 +265,14 @@ def _judge_control(check: Check) -> Judged:
     if detectable(check, check.margin):
         return "pass", None
     return "inconclusive", "the attack does not find the forgotten records in the original beyond the margin"
+
+
+def _judge_difficulty(check: Check) -> Judged:
+    if check.ci95 is None:
+        return "info", check.reason
+    if unlike(check):
+        return "inconclusive", "they were harder or easier to learn than others, so the population AUC says nothing"
+    return "pass", None
 
 
 def _judge_blind(check: Check) -> Judged:

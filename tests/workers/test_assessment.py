@@ -14,6 +14,7 @@ from service.verification.schema import Evaluation, Traces
 from service.verification.verdict import disagreements
 from tests.workers.synthetic import World, classifier_table, language_table, replace_column, without
 from workers.metrics.blind_baseline import Features
+from workers.metrics.difficulty_baseline import Difficulty
 from workers.planning.assessment import Facts, assess
 from workers.planning.checks import BlindFeatures
 from workers.planning.provenance import Provenance
@@ -40,8 +41,12 @@ def verdict_of(found: Evaluation, name: str) -> str:
 def test_a_clean_candidate_passes_with_grade_c_and_a_leaking_one_fails(size: int, people: int) -> None:
     world = World(forget=size, held_out=1200, per_subject=people, rho=0.1, seed=1)
     tables = world.tables(original=2.0, clean=0.0, leaking=1.5, over=-1.5)
+    # The training was as sure of the forgotten records as of others.
+    people = np.arange(size) // people, 10**6 + np.arange(400)
+    draw = np.random.default_rng(0)
+    facts = Facts(difficulty=Difficulty(draw.normal(size=size), people[0], draw.normal(size=400), people[1]))
     outcomes = {
-        name: judged({"original": tables["original"], "candidate": tables[name]})
+        name: judged({"original": tables["original"], "candidate": tables[name]}, facts=facts)
         for name in ("clean", "leaking", "over")
     }
     assert [(found.verdict, found.grade) for found in outcomes.values()] == [
@@ -50,6 +55,8 @@ def test_a_clean_candidate_passes_with_grade_c_and_a_leaking_one_fails(size: int
         ("fail", None),
     ]
     assert "over-forgotten" in outcomes["over"].reason
+    unknown = judged({"original": tables["original"], "candidate": tables["over"]})
+    assert (unknown.verdict, verdict_of(unknown, "difficulty_baseline")) == ("inconclusive", "info")
     assert all(found.basis == "measurement" for found in outcomes.values())
 
 
@@ -140,6 +147,19 @@ def test_a_constant_margin_model_fails_although_its_auc_is_one_half() -> None:
     assert membership is not None
     assert membership.ci is not None
     assert membership.ci[1] - membership.ci[0] > 0.02
+
+
+def test_two_values_that_only_tell_right_from_wrong_are_a_constant_margin() -> None:
+    """With three right answers in five all scores range widely, and right and wrong ones by themselves do not."""
+    world = World(forget=400, held_out=1200)
+    tables = world.tables(original=2.0, candidate=0.0)
+    rows = np.arange(tables["candidate"].num_rows)
+    for name in ("original", "candidate"):
+        tables[name] = replace_column(tables[name], "correct", rows % 5 < 3)
+    margins = np.where(rows % 5 < 3, 2.0, -2.0) + 1e-6 * np.cos(rows)
+    found = judged({**tables, "candidate": replace_column(tables["candidate"], "confidence", margins)})
+    assert (found.verdict, verdict_of(found, "sanity")) == ("fail", "fail")
+    assert verdict_of(judged(tables), "sanity") == "pass"
 
 
 def test_a_collapsed_model_fails_on_utility() -> None:

@@ -22,11 +22,13 @@ from service.verification.verdict import (
     explain,
     judge,
 )
+from workers.metrics.difficulty_baseline import Difficulty
 from workers.planning.calibrated import NO_REFERENCES, Calibration, reference_checks
 from workers.planning.canary_checks import canary_checks
 from workers.planning.checks import (
     BlindFeatures,
     blind_check,
+    difficulty_check,
     distinct_check,
     membership_checks,
     sanity_check,
@@ -56,6 +58,7 @@ class Facts:
     `files_differ`: the candidate's weights are not the original's. `retain_records`: how many there are, where a sample
     was scored. `per_byte`: some tokenizers differ. `forward_passes` by model, in batches. `near_duplicates`: retained
     copies of forgotten records, None where nobody looked. `canary_kinds` of each canary's record id.
+    `difficulty`: how the original's training met the records, None where it left no learning events.
     """
 
     files_differ: bool = True
@@ -68,6 +71,7 @@ class Facts:
     traces: Traces | None = None
     near_duplicates: int | None = None
     canary_kinds: Mapping[str, str] = field(default_factory=dict)
+    difficulty: Difficulty | None = None
 
 
 def assess(
@@ -96,7 +100,7 @@ def assess(
         provenance_check(facts.provenance, ignore_record),
         distinct_check(line.original, line.candidate, facts.files_differ),
         sanity_check(line.original, line.candidate, facts.weights_finite),
-        *_gate_checks(line, policy, level, blind, facts.seed),
+        *_gate_checks(line, policy, level, blind, facts),
         *diagnostics,
     ]
     checks = judge(raw, basis, policy.verification)
@@ -143,11 +147,12 @@ def _by_procedure(provenance: Provenance | None, ignore_record: bool) -> bool:
     return provenance is not None and provenance.holds and not ignore_record
 
 
-def _gate_checks(line: Line, policy: Policy, alpha: float, blind: BlindFeatures | None, seed: int) -> list[Check]:
+def _gate_checks(line: Line, policy: Policy, alpha: float, blind: BlindFeatures | None, facts: Facts) -> list[Check]:
     rules = policy.verification
     return [
         *membership_checks(line.original, line.candidate, rules, alpha),
-        blind_check(blind, line.has_held_out, alpha, seed),
+        blind_check(blind, line.has_held_out, alpha, facts.seed),
+        difficulty_check(facts.difficulty, alpha),
         utility_check(line.original, line.candidate, rules, alpha),
     ]
 

@@ -15,6 +15,7 @@ from service.verification.verdict import (
     BLIND_LIMIT,
     CHANCE,
     CONTROL,
+    DIFFICULTY,
     DISTINCT,
     MEMBERSHIP,
     PERPLEXITY,
@@ -23,6 +24,7 @@ from service.verification.verdict import (
     UTILITY,
 )
 from workers.metrics.blind_baseline import Features, blind_baseline
+from workers.metrics.difficulty_baseline import Difficulty, difficulty_auc
 from workers.metrics.membership_auc import membership_auc, membership_design
 from workers.metrics.tpr_at_fpr import OperatingPoint
 from workers.metrics.utility import accuracy_difference, log_perplexity_ratio, utility_design
@@ -32,6 +34,7 @@ NO_HELD_OUT = "no held-out records: there is nobody to compare the forgotten rec
 
 _PEOPLE = "subject"
 _LARGEST_EXPONENT = 300.0
+_FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,16 @@ def blind_check(features: BlindFeatures | None, has_held_out: bool, alpha: float
         n, m = len(features.forget), len(features.held_out)
         return Check(id=BLIND, role="diagnostic", statistic="AUC", reason=found.reason, n=n, m=m)
     return _auc_check(BLIND, found, None, BLIND_LIMIT - CHANCE, alpha)
+
+
+def difficulty_check(easy: Difficulty | None, alpha: float) -> Check:
+    """`difficulty_baseline`: how sure the training grew of forgotten records, against retained ones."""
+    statistic = "AUC of mean training confidence, forgotten against retained records"
+    found = difficulty_auc(easy) if easy is not None else NotMeasurable("not run: the training left no learning events")
+    if isinstance(found, NotMeasurable):
+        return Check(id=DIFFICULTY, role="diagnostic", statistic=statistic, reason=found.reason)
+    check = _auc_check(DIFFICULTY, found, None, BLIND_LIMIT - CHANCE, alpha)
+    return check.model_copy(update={"statistic": statistic})
 
 
 def utility_check(original: ModelScores, candidate: ModelScores, policy: VerificationPolicy, alpha: float) -> Check:
@@ -185,9 +198,12 @@ def distinct_check(original: Mapping[str, SetScores], candidate: Mapping[str, Se
 
 
 def sanity_check(original: ModelScores, candidate: ModelScores, weights_finite: bool) -> Check:
-    """`sanity`: loaded, finite, and scores that vary: interquartile range of held-out scores over the original's."""
+    """`sanity`: loaded, finite, and scores that vary: interquartile range of held-out scores over the original's.
+
+    Right and wrong answers apart: a model as sure of each right answer as of any other would hide behind two values.
+    """
     part = HELD_OUT if HELD_OUT in original else RETAIN
-    before, after = _spread(original[part].membership), _spread(candidate[part].membership)
+    before, after = _spread(original[part]), _spread(candidate[part])
     return Check(
         id=SANITY,
         role="gate",
@@ -200,9 +216,14 @@ def sanity_check(original: ModelScores, candidate: ModelScores, weights_finite: 
     )
 
 
-def _spread(values: Array) -> float:
-    low, high = np.quantile(values, [0.25, 0.75])
-    return float(high - low)
+def _spread(scores: SetScores) -> float:
+    """Interquartile range of the scores; of a classifier's the mean over right and wrong answers, by their number."""
+    groups = [np.ones(len(scores), dtype=bool)]
+    if scores.likelihood is None:
+        groups = [group for group in (scores.accuracy > 0, scores.accuracy <= 0) if group.sum() >= _FEWEST] or groups
+    total = sum(int(group.sum()) for group in groups)
+    ranges = (np.subtract(*np.quantile(scores.membership[group], [0.75, 0.25])) * group.sum() for group in groups)
+    return float(sum(ranges)) / total
 
 
 def metric_check(name: str, statistic: str, found: Mean | OperatingPoint | NotMeasurable, n: int, m: int) -> Check:

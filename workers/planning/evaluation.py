@@ -35,7 +35,7 @@ from workers.planning.score_tables import (
     RETAIN,
     RETRAINED,
 )
-from workers.planning.traces import Companions, companions_of, retained_copies, traces_of
+from workers.planning.traces import Companions, companions_of, difficulty_of, retained_copies, traces_of
 from workers.scoring.score import score
 
 RETAIN_SAMPLE = 4000
@@ -83,31 +83,31 @@ def evaluate(
     there is none. `robustness` adds what rounding and relearning bring back. Raises BadDataset for an unknown record
     id, BadModel for a directory that cannot be loaded, Unevaluable for empty sets and scores that are not finite.
     """
-    task = line.task
     sets = _select(line, line.trained(forget_ids), companions_of(line, candidate_dir), context.seed)
     directories = {ORIGINAL: line.base_dir, CANDIDATE: candidate_dir}
     directories |= {f"{RETRAINED}{number}": path for number, path in enumerate(retrained_dirs, 1)}
     known = set(forget_ids), line.trainable_ids
     provenance = check_provenance(candidate_dir, line.base_dir, *known, data_digest, recipe)
     judging = scaled(context, 0.0, SHARE) if robustness else context
-    tables, passes, weights = _score_all(directories, sets, task, judging)
+    tables, passes, weights = _score_all(directories, sets, line.task, judging)
     tokenizers = {tokenizer_of(path) for path in directories.values()}
     facts = Facts(
         files_differ=weights[ORIGINAL].digest != weights[CANDIDATE].digest,
         weights_finite=weights[CANDIDATE].finite,
         provenance=provenance,
         retain_records=sets.retain_records,
-        per_byte=task == "causal-lm" and len(tokenizers) > 1,
+        per_byte=line.task == "causal-lm" and len(tokenizers) > 1,
         seed=context.seed,
         forward_passes=passes,
         traces=traces_of(line, candidate_dir),
         near_duplicates=retained_copies(line, forget_ids),
         canary_kinds=sets.canaries.kinds if sets.canaries is not None else {},
+        difficulty=difficulty_of(line, forget_ids),
     )
     blind = _blind_features(sets, context.seed)
     calibration = references.calibration(tokenizers) if isinstance(references, References) else references
     options: dict[str, Any] = {"alpha": alpha, "ignore_record": ignore_record, "references": calibration}
-    found = assess(tables, task, policy, blind=blind, facts=facts, **options)
+    found = assess(tables, line.task, policy, blind=blind, facts=facts, **options)
     if robustness:
         found = with_robustness(found, tables, Probed(directories, sets.forget, sets.held_out, recipe), context)
     return found, tables

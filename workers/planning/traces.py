@@ -8,13 +8,14 @@ from typing import Literal
 import numpy as np
 
 from service.catalogue.lineage import LINEAGE
-from service.errors import BadModel, LetheError
+from service.errors import BadModel, LetheError, MethodRefused
 from service.verification.schema import Traces
 from workers.lineage.canaries import newly_spent, read_canaries, verify_commitment
 from workers.lineage.duplicates import near_duplicates_of, read_duplicates
 from workers.lineage.facts import LOG
 from workers.lineage.reserve import reserve_digest
-from workers.lineage.store import ModelHistory
+from workers.lineage.store import ModelHistory, open_history
+from workers.metrics.difficulty_baseline import Difficulty
 from workers.modeling.records import MemoryRecords
 from workers.modeling.training_record import TrainingRecord, read_record
 from workers.planning.problems import Line
@@ -66,6 +67,23 @@ def companions_of(line: Line, candidate_dir: Path) -> Companions | None:
     kinds = dict(zip(before.records.ids.tolist(), before.kinds.tolist(), strict=True))
     outside = before.outside
     return Companions(spent, outside.subset(list(range(min(len(outside), MOST_OUTSIDE)))), kinds)
+
+
+def difficulty_of(line: Line, forget_ids: Iterable[str]) -> Difficulty | None:
+    """How sure the original's training grew of the people's records; None where it left no learning events."""
+    history = open_history(line.base_dir)
+    try:
+        table = history.records if history is not None else None
+    except MethodRefused:
+        return None
+    if table is None:
+        return None
+    known = dict(zip(table.ids.tolist(), table.events[:, 0].tolist(), strict=True))
+    ids, subjects = np.asarray(line.people.ids).tolist(), np.asarray(line.people.subjects)
+    rows = np.array([at for at, name in enumerate(ids) if name in known], dtype=np.int64)
+    values = np.array([known[ids[at]] for at in rows.tolist()], dtype=np.float64)
+    gone = np.isin(np.array(ids, dtype=str)[rows], np.array(sorted(forget_ids), dtype=str))
+    return Difficulty(values[gone], subjects[rows][gone], values[~gone], subjects[rows][~gone])
 
 
 def retained_copies(line: Line, forget_ids: Iterable[str]) -> int | None:

@@ -55,7 +55,7 @@ def test_a_measured_pass_is_grade_c_even_at_the_narrow_margin() -> None:
         ({"ci": (0.45, 0.53)}, "inconclusive", "over the margin"),
         ({"ci": (0.56, 0.6), "ci95": (0.55, 0.61)}, "inconclusive", "over the margin"),
         ({"ci": (0.56, 0.6), "ci95": (0.5501, 0.61)}, "fail", "still look like members"),
-        ({"ci": (0.3, 0.4), "ci95": (0.29, 0.4499)}, "fail", "over-forgotten"),
+        ({"ci": (0.3, 0.4), "ci95": (0.29, 0.4499)}, "inconclusive", "or harder by nature"),
         ({"margin": None, "n": 32}, "inconclusive", "32 forgotten records are too few"),
         ({"clusters": (9, 180)}, "inconclusive", "9 people"),
         ({"clusters": (80, 9), "ci95": (0.8, 0.9)}, "inconclusive", "9 people"),
@@ -67,6 +67,31 @@ def test_three_outcomes_of_the_membership_auc(change: dict[str, Any], expected: 
     assert (verdict, checks["membership_auc"].verdict) == (expected, expected)
     assert grade == ("C" if expected == "pass" else None)
     assert why is None or why in (checks["membership_auc"].reason or "")
+
+
+EASY = BLIND.model_copy(update={"id": "difficulty_baseline", "estimate": 0.5, "ci95": (0.46, 0.54)})
+
+
+@pytest.mark.parametrize(
+    ("easy", "change", "expected"),
+    [
+        ({}, {}, "pass"),
+        ({}, {"ci95": (0.29, 0.4499)}, "fail"),
+        ({}, {"ci95": (0.5501, 0.7)}, "fail"),
+        # Harder than the others: a true retrain lies low as well, and nothing can be said on either side.
+        ({"ci95": (0.1, 0.44)}, {"ci95": (0.05, 0.2)}, "inconclusive"),
+        ({"ci95": (0.1, 0.44)}, {}, "inconclusive"),
+        ({"ci95": (0.56, 0.7)}, {"ci95": (0.5501, 0.7)}, "inconclusive"),
+        ({"ci95": None}, {"ci95": (0.29, 0.4499)}, "inconclusive"),
+        ({"ci95": None}, {"ci95": (0.5501, 0.7)}, "fail"),
+    ],
+)
+def test_how_hard_the_records_were_decides_what_a_population_auc_says(
+    easy: dict[str, Any], change: dict[str, Any], expected: str
+) -> None:
+    auc, baseline = AUC.model_copy(update=change), EASY.model_copy(update=easy)
+    checks = judge([*FILES, auc, CONTROL, BLIND, baseline, UTILITY], "measurement", POLICY)
+    assert decide(checks, "measurement")[0] == expected
 
 
 @pytest.mark.parametrize("control", [{"ci95": (0.54, 0.7)}, {"ci95": (0.3, 0.46)}, {"ci95": None}])
