@@ -1,6 +1,6 @@
 """Does the gate, by measurement alone, pass what has forgotten nothing, and does it fail what never knew?
 
-Each retrain leaves out five disjoint forget sets, which serve as five jobs; one retrain a class. For every job the whole
+Each retrain leaves out five disjoint forget sets, which serve as five jobs; one a class. For every job the whole
 gate judges four candidates: the untouched model with its scores nudged, the retrain, a model whose scores have
 collapsed to one value, and one whose margin is constant. With a pool of references (the gate's side of 16) and
 without. Power is computed from sizes and the untouched model, before a candidate is looked at: "power allows" where a
