@@ -27,6 +27,7 @@ class _Lethe(LazyGroup):
         "unlearn": Lazy("entry:unlearn", "Make a model directory forget records, without the service."),
         "evaluate": Lazy("entry:evaluate", "Judge a candidate model directory."),
         "references": Lazy("entry:references", "Build a pool of reference models, without the service."),
+        "qualify": Lazy("entry:qualify", "Measure a method on simulated deletions."),
         "methods": Lazy("service.cli.catalogue:methods", "List the unlearning methods."),
         "metrics": Lazy("service.cli.catalogue:metrics", "List the measurements."),
         "report": Lazy("service.cli.report:command", "Verify a report bundle offline."),

@@ -113,6 +113,11 @@ def _parameters(spec: MethodSpec, params: dict[str, Any]) -> BaseModel:
         raise BadParameters(f"{spec.name}: {place}: {fault['msg']}") from error
 
 
+def full_params(spec: MethodSpec, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with their defaults, as records of runs state them. Raises BadParameters."""
+    return _parameters(spec, params).model_dump(mode="json")
+
+
 def _check_needs(spec: MethodSpec, problem: Problem) -> None:
     if not len(problem.forget) or not len(problem.retain):
         raise BadParameters("the forget set must hold at least one record and leave at least one")
