@@ -30,7 +30,8 @@ def people_words(check: Check | None) -> str:
     if check is None or not check.cluster:
         return ""
     counts = f" ({' and '.join(f'{size:,}' for size in check.clusters)} of them)" if check.clusters else ""
-    return f", clustered by {check.cluster}{counts}"
+    unit = "planted record" if check.cluster == "canary" else check.cluster
+    return f", clustered by {unit}{counts}"
 
 
 def sizes_of(scores: Scores, evaluation: Evaluation | None) -> str:

@@ -101,10 +101,9 @@ def _finding(target: TargetPart) -> list[str]:
         return [f"{target.model}: nothing was unlearned, so there was nothing to measure."]
     graded = f", grade {grade} ({GRADES.get(grade, 'see policy')})" if grade else ""
     head = f"{target.model}: verdict {evaluation.verdict}{graded}."
-    if evaluation.basis == "procedure":
-        return [head, *_diagnostics(evaluation), *_calibrated(evaluation)]
     short = [f"In short: {named(evaluation.reason, evaluation)}."] if evaluation.reason else []
-    return [head, *short, *_measured(evaluation), *_calibrated(evaluation)]
+    printed = _diagnostics(evaluation) if evaluation.basis == "procedure" else []
+    return [head, *short, *_measured(evaluation), *printed, *_calibrated(evaluation)]
 
 
 def _measured(evaluation: Evaluation) -> list[str]:

@@ -157,6 +157,14 @@ def test_page_one_tells_what_was_done_and_what_was_tried_before(published: str, 
     assert "Version 1 was retired on" in done[2]
 
 
+def test_page_one_tells_an_exact_verdict_why_and_what_gates_beside_it() -> None:
+    found = page_one(report_of(samples.evidence(published="retrain")))["What was found"]
+    assert found[0] == "digits: verdict pass, grade A (exact method, judged by procedure)."
+    assert found[1].startswith("In short: an exact method was run")
+    assert found[2].startswith("Utility on held-out records: -0.004, 95 % interval")
+    assert found[3].startswith("As a diagnostic, the membership attack reached an AUC of 0.518")
+
+
 def test_page_one_says_where_nothing_was_done() -> None:
     report = report_of(samples.nothing_found(), outcome="no_records", records=0)
     assert page_one(report)["What was done"] == ["digits: nothing was changed."]
