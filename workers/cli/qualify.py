@@ -132,7 +132,7 @@ def _setting(
     from service.catalogue.methods import find_method
     from service.datasets.columns import parse_pairs
     from service.errors import BadParameters
-    from workers.planning.attempt import full_params
+    from workers.planning.parameters import full_params
     from workers.qualification.runs import Setting
 
     recipe, policy, data_digest, columns = source

@@ -25,6 +25,7 @@ from workers.cli.common import (
 
 if TYPE_CHECKING:
     from service.verification.policy import Policy
+    from service.verification.qualification import Qualification
     from service.verification.statistics import NotMeasurable
     from workers.modeling.problem import Context, Problem
     from workers.planning.attempt import AttemptResult
@@ -49,6 +50,9 @@ def unlearn(
     recipe: Annotated[Path | None, typer.Option(help="For models trained elsewhere.")] = None,
     policy: Annotated[Path | None, typer.Option(help="TOML: ladder and gate of auto, canaries of an edit.")] = None,
     references: Pool = None,
+    qualification: Annotated[
+        Path | None, typer.Option(help="For auto: a document of `lethe qualify`, beside those of the home.")
+    ] = None,
     columns: Columns = "",
     device: Device = "",
     seed: Seed = None,
@@ -61,6 +65,7 @@ def unlearn(
 
     chosen = _params(method, params)
     _refuse_useless(references, method)
+    documents = _qualifications(qualification, method)
     records = open_data(data, task, columns)
     held_out = open_data(holdout, task, columns) if holdout else None
     line = open_line(model, task, records, held_out, digest_of(holdout) if holdout else None)
@@ -73,7 +78,7 @@ def unlearn(
     with running(device, _seed(seed, problem), method) as context:
         if method == "auto":
             gate = gate_references(references, task, data, holdout)
-            told = _climb(problem, line, context, rules, out, gate)
+            told = _climb(problem, line, context, rules, out, gate, documents)
         else:
             told = _described(run_attempt(method, chosen, problem, context, out))
     if as_json:
@@ -122,6 +127,18 @@ def _refuse_useless(references: Path | None, method: str) -> None:
         raise BadParameters(f"--references: {method} uses no reference pool; leave it out")
 
 
+def _qualifications(given: Path | None, method: str) -> "list[Qualification]":
+    """The document given and those of the home; no single method asks for one. Raises BadParameters."""
+    from service.errors import BadParameters
+    from service.settings import get_settings
+    from service.verification.qualification import load_folder, load_qualification
+
+    if given is not None and method != "auto":
+        raise BadParameters("--qualification: only the ladder of --method auto asks for one; leave it out")
+    own = [load_qualification(given)] if given is not None else []
+    return [*own, *load_folder(get_settings().home / "qualifications")] if method == "auto" else []
+
+
 def _with_references(problem: "Problem", references: Path, holdout: Path | None, method: str) -> "Problem":
     """The problem with the methods' side of a pool. The ladder goes without where all of the pool is the gate's."""
     from workers.references.pool import open_pool
@@ -156,11 +173,12 @@ def _climb(
     policy: "Policy",
     out: Path,
     references: "References | NotMeasurable",
+    documents: "list[Qualification]",
 ) -> dict[str, Any]:
     """The ladder of the service: each rung from the base weights, judged, until one passes."""
     from workers.planning.climb import climb
 
-    climbed = climb(problem, line, policy, context, out, references)
+    climbed = climb(problem, line, policy, context, out, references, documents)
     best = _described(climbed.passed) if climbed.passed else {"schema": SCHEMA, "out": None}
     return best | {"method": "auto", "plan": climbed.plan.model_dump(mode="json"), "attempts": climbed.attempts}
 

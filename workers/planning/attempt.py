@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from safetensors import safe_open
 
 from service.catalogue.methods import find_method
 from service.catalogue.specs import MethodSpec
 from service.errors import BadParameters, JobError
 from workers.lineage.recorder import carry_over
+from workers.modeling.code_version import code_version
 from workers.modeling.directories import building, directory_digest
 from workers.modeling.loading import load_task, weight_files
 from workers.modeling.problem import Context, Outcome, Problem
@@ -26,7 +27,6 @@ from workers.modeling.recipe import recipe_digest
 from workers.modeling.training_record import (
     TrainingRecord,
     Unlearning,
-    code_version,
     forget_digest,
     package_versions,
     read_exposures,
@@ -35,6 +35,7 @@ from workers.modeling.training_record import (
     write_exposures,
     write_record,
 )
+from workers.planning.parameters import parse_params
 from workers.planning.problems import recording
 
 
@@ -72,7 +73,7 @@ def run_attempt(
     JobError when loss or weights are not finite; Cancelled.
     """
     spec = find_method(method)
-    chosen = _parameters(spec, params)
+    chosen = parse_params(spec, params)
     _check_needs(spec, problem)
     target = _resolve(spec)
     _forget_peak(context.device)
@@ -102,20 +103,6 @@ def run_attempt(
         exact=outcome.exact,
         code_version=code_version(),
     )
-
-
-def _parameters(spec: MethodSpec, params: dict[str, Any]) -> BaseModel:
-    try:
-        return spec.params.model_validate(params)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise BadParameters(f"{spec.name}: {place}: {fault['msg']}") from error
-
-
-def full_params(spec: MethodSpec, params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters with their defaults, as records of runs state them. Raises BadParameters."""
-    return _parameters(spec, params).model_dump(mode="json")
 
 
 def _check_needs(spec: MethodSpec, problem: Problem) -> None:

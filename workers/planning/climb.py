@@ -10,6 +10,7 @@ import numpy as np
 
 from service.errors import Cancelled, DiskFull, LetheError
 from service.verification.policy import Policy
+from service.verification.qualification import Use
 from service.verification.statistics import NotMeasurable
 from workers.modeling.directories import publish_directory, refuse_existing
 from workers.modeling.problem import Context, Problem
@@ -20,6 +21,17 @@ from workers.planning.costs import exact_options
 from workers.planning.evaluation import evaluate
 from workers.planning.ladder import Plan, Rung, Situation, plan_ladder
 from workers.planning.problems import Line, as_edit
+from workers.planning.qualifying import Documents, unqualified, use_of, with_qualification
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """What every rung is judged with."""
+
+    policy: Policy
+    references: References | NotMeasurable
+    qualifications: Documents
+    use: Use
 
 
 @dataclass(frozen=True)
@@ -38,12 +50,14 @@ def climb(
     context: Context,
     out: Path,
     references: References | NotMeasurable = NO_REFERENCES,
+    qualifications: Documents = (),
 ) -> Climbed:
     """Try the rungs of the plan in order, each from the base weights; the first to pass is renamed to `out`.
 
-    `references`: the gate's side of a pool, or why there is none.
+    `references`: the gate's side of a pool, or why there is none. `qualifications` may cover approximate methods.
     """
     record = read_record(problem.base_dir)
+    use = use_of(problem.task_name, problem.recipe, problem.data_digest, policy, len(problem.forget))
     case = Situation(
         task=problem.task_name,
         forget_records=len(problem.forget),
@@ -54,13 +68,15 @@ def climb(
         train_seconds=record.seconds if record else None,
         edits=record.edits if record else 0,
         edited_records=record.edited_records if record else 0,
+        unqualified=unqualified(policy, qualifications, use),
     )
     plan = plan_ladder(policy, case)
     attempts: list[dict[str, Any]] = []
     refuse_existing(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        passed = _climb(plan, attempts, problem, line, policy, context, Path(folder), references)
+        judging = _Judging(policy, references, qualifications, use)
+        passed = _climb(plan, attempts, problem, line, judging, context, Path(folder))
         if passed is None:
             return Climbed(plan, attempts, None)
         publish_directory(Path(passed.out), out)
@@ -72,16 +88,15 @@ def _climb(
     attempts: list[dict[str, Any]],
     problem: Problem,
     line: Line,
-    policy: Policy,
+    judging: _Judging,
     context: Context,
     folder: Path,
-    references: References | NotMeasurable,
 ) -> AttemptResult | None:
     """The first rung to pass, with its directory below `folder`; `attempts` is told how each one ended."""
     for number, rung in enumerate(plan.rungs, 1):
         candidate = folder / f"attempt-{number}"
         try:
-            result, told = _try(rung, number, problem, line, policy, context, candidate, references)
+            result, told = _try(rung, number, problem, line, judging, context, candidate)
             attempts.append(told)
             if told["verdict"] == "pass":
                 return result
@@ -99,11 +114,11 @@ def _try(
     number: int,
     problem: Problem,
     line: Line,
-    policy: Policy,
+    judging: _Judging,
     context: Context,
     candidate: Path,
-    references: References | NotMeasurable,
 ) -> tuple[AttemptResult, dict[str, Any]]:
+    policy = judging.policy
     posed = as_edit(problem, line, policy.verification.companions) if rung.kind == "approximate" else problem
     result = run_attempt(rung.method, rung.params, posed, replace(context, seed=context.seed + number), candidate)
     evaluation, _ = evaluate(
@@ -117,7 +132,8 @@ def _try(
         context=context,
         data_digest=problem.data_digest,
         recipe=problem.recipe,
-        references=references,
+        references=judging.references,
     )
+    evaluation = with_qualification(evaluation, rung.method, rung.params, judging.qualifications, judging.use)
     told = {"number": number, "method": rung.method, "params": result.params, "seconds": result.seconds}
     return result, told | {"verdict": evaluation.verdict, "evaluation": evaluation.as_json()}

@@ -1,6 +1,6 @@
 """Which methods a job tries, in which order, and why. Pure: sizes, policy and what the model brings, no tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -57,7 +57,7 @@ class Situation(BaseModel):
 
     `train_seconds` is the time of one training (None: never timed), `seconds_left` until the earliest deadline.
     `edits` and `edited_records` count approximate publications, and the records they removed, since the line was last
-    exact.
+    exact. `unqualified`: methods that the policy leaves out for want of a qualification, and why.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -72,22 +72,26 @@ class Situation(BaseModel):
     seconds_left: float | None = None
     edits: int = 0
     edited_records: int = 0
+    unqualified: Mapping[str, str] = {}
 
 
 def plan_ladder(policy: Policy, case: Situation) -> Plan:
     """The ladder for one forget set. Raises BadParameters when nothing could ever be published."""
     exact = _exact(case)
     if policy.ladder.methods != ["auto"]:
-        named = [_rung(name) for name in policy.ladder.methods]
+        named = [_rung(name) for name in policy.ladder.methods if name not in case.unqualified]
         # A named exact method that can be refused still needs one behind it that cannot.
         names = {rung.method for rung in named}
         exact = [] if names & set(_NEVER_REFUSED) else [rung for rung in exact if rung.method not in names]
         rungs, why = [*named, *exact], "the policy names the methods"
     else:
         reason = _exact_at_once(policy, case)
-        approximate = [_rung(name) for name in APPROXIMATE[: policy.ladder.approximate_attempts]]
+        tried = [name for name in APPROXIMATE if name not in case.unqualified]
+        approximate = [_rung(name) for name in tried[: policy.ladder.approximate_attempts]]
         rungs = exact if reason else [*approximate, *exact]
         why = reason or "enough to judge by measurement; approximate attempts first, exact if none passes"
+        if not reason and policy.ladder.approximate_attempts and not tried:
+            why = "the policy asks for a qualification and no approximate method has one; exact at once"
     fitting = [rung for rung in rungs if case.task in find_method(rung.method).tasks]
     if not fitting:
         raise BadParameters(f"{why}, and there is no recipe to retrain by; register the model with its recipe")
@@ -158,7 +162,16 @@ def _estimates(case: Situation, rungs: Sequence[Rung]) -> list[Estimate]:
         share, why = (option.share, option.why) if option else (usual, "usual share of a training")
         seconds = round(share * case.train_seconds, 1) if case.train_seconds else None
         made.append(Estimate(method=name, share=round(share, 4), seconds=seconds, why=why))
-    return made
+    return [*made, *_left_out(case)]
+
+
+def _left_out(case: Situation) -> list[Estimate]:
+    """Methods that would have been tried if they were qualified, with the reason why they are not."""
+    cost = round(_APPROXIMATE_SHARE * case.train_seconds, 1) if case.train_seconds else None
+    return [
+        Estimate(method=name, share=_APPROXIMATE_SHARE, seconds=cost, why=f"left out: {reason}")
+        for name, reason in case.unqualified.items()
+    ]
 
 
 def _rung(name: str) -> Rung:

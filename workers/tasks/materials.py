@@ -16,6 +16,7 @@ from workers.tasks.work import Work
 
 if TYPE_CHECKING:
     from service.catalogue.recipes import Recipe
+    from service.verification.qualification import Qualification, Use
     from service.verification.statistics import NotMeasurable
     from workers.modeling.problem import Context, Problem
     from workers.planning.calibrated import References
@@ -86,6 +87,21 @@ def problem_of(work: Work, kind: str) -> "Problem":
     companions = work.policy.verification.companions if kind == "approximate" else None
     source = recipe_of(work), work.dataset.digest, work.dataset.columns
     return build_problem(line_of(work), work.forget_ids(), *source, companions)
+
+
+def qualifications_of() -> "list[Qualification]":
+    """Every readable document under the home's `qualifications`, newest first."""
+    from service.verification.qualification import load_folder
+
+    return load_folder(get_settings().home / "qualifications")
+
+
+def use_of(work: Work) -> "Use":
+    """What the job is about to do, as qualifications are matched with."""
+    from workers.planning.qualifying import use_of as made
+
+    scope = work.job.scope or {}
+    return made(work.model.task, recipe_of(work), work.dataset.digest, work.policy, scope["records"])
 
 
 def references_of(work: Work) -> "References | NotMeasurable":

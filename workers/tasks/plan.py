@@ -36,6 +36,7 @@ def situation_of(work: Work) -> "Situation":
     from workers.lineage.reserve import reserve_of
     from workers.planning.costs import exact_options
     from workers.planning.ladder import Situation
+    from workers.planning.qualifying import unqualified
 
     scope, base = work.job.scope or {}, Path(work.base.path)
     record = training_facts(base)
@@ -50,6 +51,7 @@ def situation_of(work: Work) -> "Situation":
         seconds_left=_seconds_left(work),
         edits=record.get("edits", 0),
         edited_records=record.get("edited_records", 0),
+        unqualified=unqualified(work.policy, materials.qualifications_of(), materials.use_of(work)),
     )
 
 

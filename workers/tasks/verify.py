@@ -41,8 +41,9 @@ def run(work: Work) -> None:
 def _judge(work: Work, attempt: Attempt) -> "tuple[Evaluation, dict[str, pa.Table]]":
     """The evaluation under the policy that was fixed before the run, and the score tables."""
     from workers.planning.evaluation import evaluate
+    from workers.planning.qualifying import with_qualification
 
-    return evaluate(
+    found, tables = evaluate(
         line=materials.line_of(work),
         candidate_dir=Path(str(attempt.candidate_path)),
         retrained_dirs=[],
@@ -55,6 +56,8 @@ def _judge(work: Work, attempt: Attempt) -> "tuple[Evaluation, dict[str, pa.Tabl
         recipe=materials.recipe_of(work),
         references=materials.references_of(work),
     )
+    covering = materials.qualifications_of(), materials.use_of(work)
+    return with_qualification(found, attempt.method, attempt.params, *covering), tables
 
 
 def _write_tables(folder: Path, tables: "dict[str, pa.Table]") -> None:

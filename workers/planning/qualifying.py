@@ -1,0 +1,55 @@
+"""What qualifications say of the methods that a job may try; no torch, since plans are made with it."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from service.catalogue.methods import METHODS, find_method
+from service.catalogue.recipes import Recipe
+from service.verification.policy import Policy
+from service.verification.qualification import Qualification, Use, find_qualification
+from service.verification.schema import Evaluation, Qualified
+from service.verification.verdict import decide, explain
+from workers.modeling.code_version import code_version
+from workers.modeling.recipe import recipe_digest
+from workers.planning.parameters import full_params
+
+Documents = Sequence[Qualification]
+
+
+def use_of(task: str, recipe: Recipe | None, data_digest: str, policy: Policy, records: int) -> Use:
+    """A deletion of so many records, made today with this code."""
+    return Use(
+        task=task,
+        recipe_digest=recipe_digest(recipe) if recipe is not None else None,
+        data_digest=data_digest,
+        code_version=code_version(),
+        companions=policy.verification.companions,
+        records=records,
+        on=datetime.now(UTC).date(),
+    )
+
+
+def unqualified(policy: Policy, documents: Documents, use: Use) -> dict[str, str]:
+    """Approximate methods that the policy leaves out of the ladder, and why; none where it asks for no qualification.
+
+    The ladder runs methods with their defaults, so that is what has to be qualified.
+    """
+    if policy.verification.qualification == "off":
+        return {}
+    specs = [spec for spec in METHODS if spec.kind == "approximate" and use.task in spec.tasks]
+    found = {spec.name: find_qualification(documents, spec.name, full_params(spec, {}), use) for spec in specs}
+    return {name: told for name, told in found.items() if isinstance(told, str)}
+
+
+def with_qualification(
+    evaluation: Evaluation, method: str, params: dict[str, Any], documents: Documents, use: Use
+) -> Evaluation:
+    """The evaluation of an approximate candidate with what qualified its method, and the grade that follows from it."""
+    spec = find_method(method)
+    found = find_qualification(documents, method, full_params(spec, params), use)
+    if spec.kind != "approximate" or not isinstance(found, Qualified):
+        return evaluation
+    grade = decide(evaluation.checks, evaluation.basis, found)[1]
+    reason = explain(evaluation.checks, evaluation.basis, found)
+    return evaluation.model_copy(update={"qualification": found, "grade": grade, "reason": reason})
