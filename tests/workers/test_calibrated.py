@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from service.verification.policy import Policy
@@ -13,7 +14,7 @@ from service.verification.statistics import NotMeasurable
 from service.verification.verdict import disagreements
 from tests.workers.synthetic import classifier_table, language_table, replace_column
 from workers.planning.assessment import Facts, assess
-from workers.planning.calibrated import Calibration, References
+from workers.planning.calibrated import Calibration, References, reference_table
 from workers.planning.provenance import Provenance
 from workers.references.tables import SideTable
 
@@ -185,3 +186,19 @@ def test_texts_are_compared_by_the_byte_where_a_tokenizer_is_not_the_members() -
         assert found.unit == ("byte" if per_byte else "token")
         assert check_of(found).estimate == pytest.approx(0.5, abs=0.06)
         assert check_of(found, "reference_control").estimate == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize(("task", "per_byte"), [(IMAGES, False), (TEXTS, False), (TEXTS, True)])
+def test_what_references_say_comes_as_a_score_table(task: str, per_byte: bool) -> None:
+    world = Hard()
+    side = world.side()
+    table = reference_table(world.table(task, 0.0, 1), Calibration(side, per_byte), task)
+    assert table is not None
+    expected = "confidence" if task == IMAGES else ("nll" if per_byte else "loss")
+    sign = 1.0 if task == IMAGES else -1.0
+    for part, known in (("forget", "train"), ("held_out", "held_out")):
+        rows = table.filter(pc.equal(table["set"], part))
+        places = side.rows(known, np.array(rows["record_id"].to_pylist()))
+        assert rows[expected].to_numpy() == pytest.approx(sign * side.column("out_mean")[places])
+    fewer = SideTable(side.table.filter(pc.not_equal(side.table["record_id"], "forget-00007")))
+    assert reference_table(world.table(task, 0.0, 1), Calibration(fewer, per_byte), task) is None

@@ -44,16 +44,17 @@ _SHORTEST = 0.1  # mean excess, in standard deviations, below which tied null va
 class PerRecord:
     """What n records of one model say together, in standard deviations of the null.
 
-    `estimate` is the mean z, `ci90` for equivalence and `ci95` for failure; `smallest_p` the smallest Holm-adjusted p
-    on the member side; `share` of records whose own p is at most 0.05, which is 0.05 without a leak; `margin` the M for
-    so many records. From sizes and the null alone: `power_at_zero`, the probability that `ci90` lies inside (-M, M)
-    without a leak, and `smallest_detectable`, the mean shift in standard deviations between retrained models that a
-    one-sided test at 5 % finds with 80 % power. `centre` and `scale` of the null are 0 and 1 where it is assumed: far
-    from these, the candidate treats never-seen records unlike any reference does, which the estimate does not show.
+    `estimate` is the mean z, `ci` (level 1 - 2 alpha) for equivalence and `ci95` for failure; `smallest_p` the smallest
+    Holm-adjusted p on the member side; `share` of records whose own p is at most 0.05, which is 0.05 without a leak;
+    `margin` the M for so many records. From sizes and the null alone: `power_at_zero`, the probability that `ci` lies
+    inside (-M, M) without a leak, and `smallest_detectable`, the mean shift in standard deviations between retrained
+    models that a one-sided test at alpha finds with 80 % power. `centre` and `scale` of the null are 0 and 1 where it
+    is assumed: far from these, the candidate treats never-seen records unlike any reference, which the estimate does
+    not show.
     """
 
     estimate: float
-    ci90: Interval
+    ci: Interval
     ci95: Interval
     smallest_p: float
     share: float
@@ -108,7 +109,9 @@ def correlation(z: Array, groups: Clusters) -> float | NotMeasurable:
     return min(1.0, max(0.0, product / float(np.square(z).mean())))
 
 
-def per_record(z: Array, held_out: HeldOut, references: int, freedom: float, rho: float) -> PerRecord | NotMeasurable:
+def per_record(
+    z: Array, held_out: HeldOut, references: int, freedom: float, rho: float, alpha: float = 0.05
+) -> PerRecord | NotMeasurable:
     """The two questions for forgotten records' z [n], judged by `references` OUT references each.
 
     `freedom`: degrees of freedom of the Student distribution behind z; `rho`: correlation of two records of one model,
@@ -126,7 +129,7 @@ def per_record(z: Array, held_out: HeldOut, references: int, freedom: float, rho
     p = _upper(values, null.tail)
     estimate = float(values.mean())
     se = math.sqrt(null.spread**2 * (1 + (n - 1) * rho) / n + null.centre_variance)
-    one_sided, two_sided = (student_quantile(level, null.freedom) for level in (0.95, 0.975))
+    one_sided, two_sided = (student_quantile(level, null.freedom) for level in (1 - alpha, 0.975))
     return PerRecord(
         estimate,
         (estimate - one_sided * se, estimate + one_sided * se),

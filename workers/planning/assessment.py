@@ -164,7 +164,7 @@ def _diagnostics(
     measured, metrics = metric_checks(line)
     calibrated, more = reference_checks(line, references, policy.verification, alpha)
     planted, found = canary_checks(line, policy.verification, alpha, facts.traces, facts.canary_kinds)
-    single, values = record_checks(line, references)
+    single, values = record_checks(line, references, alpha)
     texts, of_texts = text_checks(line, references, alpha)
     exposures, bits = exposure_checks(line, alpha, facts.traces, facts.canary_kinds)
     metrics |= retrain_metrics(line, facts.seed) | more | values | found | of_texts | bits

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from service.errors import Unevaluable
 from service.verification.policy import VerificationPolicy, margin_for
@@ -102,6 +104,28 @@ def judged_sets(model: ModelScores, calibration: Calibration) -> tuple[Judged, J
     except Unevaluable as error:
         return NotMeasurable(f"{NOT_RUN}{error.detail}")
     return forget, held_out
+
+
+def reference_table(scores: pa.Table, calibration: Calibration, task: str) -> pa.Table | None:
+    """What the references say of forgotten and held-out records on average, in the columns of a score table with `set`.
+
+    None where some of the records are not in the pool.
+    """
+    parts = []
+    for part, known in ((FORGET, TRAIN), (HELD_OUT, POOL_HELD_OUT)):
+        rows = scores.filter(pc.equal(scores["set"], part)).select(["record_id", "subject_id", "set"])
+        try:
+            places = calibration.side.rows(known, np.array(rows["record_id"].to_pylist(), dtype=str))
+        except Unevaluable:
+            return None
+        mean = calibration.side.column("out_mean")[places]
+        values = {"loss": -mean} if task == LANGUAGE else {"confidence": mean}
+        if calibration.per_byte:
+            values = {"nll": -mean, "utf8_bytes": np.ones(len(mean))}
+        for name, value in values.items():
+            rows = rows.append_column(name, pa.array(value))
+        parts.append(rows)
+    return pa.concat_tables(parts)
 
 
 def _measured(model: ModelScores, calibration: Calibration) -> ReferenceAuc | NotMeasurable:

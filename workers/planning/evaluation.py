@@ -20,7 +20,7 @@ from workers.modeling.loading import LoadedModel, load_model
 from workers.modeling.problem import Context, Progress
 from workers.modeling.records import Records, held_out_key, split_held_out
 from workers.planning.assessment import Facts, assess
-from workers.planning.calibrated import NO_REFERENCES, References, tokenizer_of
+from workers.planning.calibrated import NO_REFERENCES, Calibration, References, reference_table, tokenizer_of
 from workers.planning.checks import BlindFeatures
 from workers.planning.problems import Line
 from workers.planning.provenance import check_provenance
@@ -110,7 +110,17 @@ def evaluate(
     found = assess(tables, line.task, policy, blind=blind, facts=facts, **options)
     if robustness:
         found = with_robustness(found, tables, Probed(directories, sets.forget, sets.held_out, recipe), context)
-    return found, tables
+    return found, _beside_references(tables, calibration, line.task)
+
+
+def _beside_references(
+    tables: dict[str, pa.Table], calibration: Calibration | NotMeasurable, task: str
+) -> dict[str, pa.Table]:
+    """The score tables and what the references say of the same records, for the report's figures."""
+    if isinstance(calibration, NotMeasurable):
+        return tables
+    known = reference_table(tables[ORIGINAL], calibration, task)
+    return tables if known is None else tables | {"references": known}
 
 
 def _select(line: Line, forget_ids: Collection[str], canaries: Companions | None, seed: int) -> _Sets:

@@ -18,24 +18,26 @@ and forgotten ones could hide among them. A retrain stays below 1.5."""
 _ASSUMED_RHO = 0.1
 
 
-def record_checks(line: Line, calibration: Calibration | NotMeasurable) -> tuple[list[Check], dict[str, Any]]:
+def record_checks(
+    line: Line, calibration: Calibration | NotMeasurable, alpha: float
+) -> tuple[list[Check], dict[str, Any]]:
     """(`per_record` of the candidate and `record_control` of the original, metrics by name)."""
     n = len(line.original[FORGET])
     m = len(line.original[HELD_OUT]) if line.has_held_out else None
     if isinstance(calibration, NotMeasurable):
         return [_unmeasured(name, calibration, n, m) for name in (PER_RECORD, RECORD_CONTROL)], {}
-    candidate, original = (_measured(model, calibration) for model in (line.candidate, line.original))
+    candidate, original = (_measured(model, calibration, alpha) for model in (line.candidate, line.original))
     checks = [
-        _check(name, found, _references(calibration, line.original), n, m)
+        _check(name, found, alpha, _references(calibration, line.original), n, m)
         for name, found in ((PER_RECORD, candidate), (RECORD_CONTROL, original))
     ]
     metrics: dict[str, Any] = {PER_RECORD: _value(candidate), f"{PER_RECORD}_do_nothing": _value(original)}
     if line.retrained:
-        metrics[f"{PER_RECORD}_retrained"] = [_value(_measured(model, calibration)) for model in line.retrained]
+        metrics[f"{PER_RECORD}_retrained"] = [_value(_measured(model, calibration, alpha)) for model in line.retrained]
     return checks, metrics
 
 
-def _measured(model: ModelScores, calibration: Calibration) -> PerRecord | NotMeasurable:
+def _measured(model: ModelScores, calibration: Calibration, alpha: float) -> PerRecord | NotMeasurable:
     sets = judged_sets(model, calibration)
     if isinstance(sets, NotMeasurable):
         return sets
@@ -52,6 +54,7 @@ def _measured(model: ModelScores, calibration: Calibration) -> PerRecord | NotMe
         least,
         PRIOR_WEIGHT + least - 1,
         max(_ASSUMED_RHO, rho) if isinstance(rho, float) else _ASSUMED_RHO,
+        alpha,
     )
     if isinstance(found, PerRecord) and found.null == "student":
         return NotMeasurable(f"not measurable: 1,000 held-out records give the null, there are {len(others)}")
@@ -67,7 +70,9 @@ def _references(calibration: Calibration, model: ModelScores) -> int | None:
     return None if isinstance(sets, NotMeasurable) else int(sets[0].count.min(initial=0))
 
 
-def _check(name: str, found: PerRecord | NotMeasurable, references: int | None, n: int, m: int | None) -> Check:
+def _check(
+    name: str, found: PerRecord | NotMeasurable, alpha: float, references: int | None, n: int, m: int | None
+) -> Check:
     if isinstance(found, NotMeasurable):
         return _unmeasured(name, found, n, m)
     return Check(
@@ -75,8 +80,8 @@ def _check(name: str, found: PerRecord | NotMeasurable, references: int | None, 
         role="diagnostic",
         statistic=STATISTIC,
         estimate=found.estimate,
-        alpha=0.05,
-        ci=found.ci90,
+        alpha=alpha,
+        ci=found.ci,
         ci95=found.ci95,
         margin=found.margin,
         n=n,

@@ -225,7 +225,7 @@ def test_single_records_of_a_retrain_pass_and_ascent_fails_unless_the_null_has_w
     for held_out in (0, HELD_OUT):
         retrained, original = found["retrain", held_out], found["original", held_out]
         assert np.mean([each.ci95[0] <= 0 <= each.ci95[1] for each in retrained]) >= 0.9
-        assert all(-each.margin < each.ci90[0] and each.ci90[1] < each.margin for each in retrained)
+        assert all(-each.margin < each.ci[0] and each.ci[1] < each.margin for each in retrained)
         assert np.mean([each.smallest_p < 0.01 for each in retrained]) <= 0.1
         assert np.mean([each.estimate for each in original]) > np.mean([each.estimate for each in retrained]) + 0.2
     assert all(each.ci95[1] < -each.margin for each in found["ascent", 0])

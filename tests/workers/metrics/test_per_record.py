@@ -43,7 +43,7 @@ def test_by_hand() -> None:
     # se = sqrt((1 + 3 x 0.1) / 4) = 0.5701, t(0.95; 19) = 1.7291, t(0.975; 19) = 2.0930; p of z = 3: 0.00135.
     found = measured(np.array([3.0, 1.0, 0.0, -1.0]))
     assert found.estimate == 0.75
-    assert found.ci90 == pytest.approx((0.75 - 1.7291 * 0.57009, 0.75 + 1.7291 * 0.57009), abs=1e-4)
+    assert found.ci == pytest.approx((0.75 - 1.7291 * 0.57009, 0.75 + 1.7291 * 0.57009), abs=1e-4)
     assert found.ci95 == pytest.approx((0.75 - 2.0930 * 0.57009, 0.75 + 2.0930 * 0.57009), abs=1e-4)
     assert found.smallest_p == pytest.approx(4 * 0.0013499, abs=1e-6)
     assert (found.share, found.margin, found.null, found.n, found.rho) == (0.25, 3.0, "student", 4, 0.1)
@@ -57,10 +57,10 @@ def test_margins_by_number_of_records() -> None:
 def test_intervals_cover_and_power_at_zero_is_the_share_that_passes(n: int, rho: float) -> None:
     draw = np.random.default_rng(n)
     found = [measured(under_one_model(draw, n, rho), references=32, rho=rho) for _ in range(1500)]
-    for name, level in (("ci90", 0.90), ("ci95", 0.95)):
+    for name, level in (("ci", 0.90), ("ci95", 0.95)):
         bounds = np.array([getattr(judged, name) for judged in found])
         assert np.mean((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0)) == pytest.approx(level, abs=0.03)
-    passed = np.mean([-judged.margin < judged.ci90[0] and judged.ci90[1] < judged.margin for judged in found])
+    passed = np.mean([-judged.margin < judged.ci[0] and judged.ci[1] < judged.margin for judged in found])
     assert passed == pytest.approx(found[0].power_at_zero, abs=0.03)
     assert np.mean([judged.smallest_p < 0.01 for judged in found]) <= 0.012
     assert np.mean([judged.share for judged in found]) == pytest.approx(0.05, abs=0.01)
