@@ -13,7 +13,7 @@ unfamiliar to every model without them: a plain AUC of theirs is no 0.5 after ex
 
 Method: suite for qualification after Hayes et al., arXiv 2403.01218, with one retrain as the reference of each record
 (K = 1: a shift of mu standard deviations gives an AUC of cdf(mu / 2)). Intervals take the larger of the variance over
-people and over runs: records of one model move together.
+people and over runs: records of one model move together. Accuracy varies over people and over trainings, added up.
 """
 
 import math
@@ -36,6 +36,8 @@ from workers.qualification.runs import ROUNDED
 FALSE_POSITIVES = 0.01
 TENTH = 0.1
 FEWEST_RECORDS = 50
+FEWEST_RUNS = 5
+"""Trainings by the same recipe differ in accuracy: fewer of them do not tell by how much."""
 _DRAWS = 1000
 _RETRAINED = "retrained"
 
@@ -98,27 +100,25 @@ def _variance(influence: Array, groups: Clusters) -> tuple[float, int]:
     return float(len(sums) / (len(sums) - 1) * np.square(sums).sum()), len(sums) - 1
 
 
-def _combined(estimate: float, sides: Sequence[tuple[Array, Clusters, Clusters]]) -> _Pooled:
-    """From the influences of each side's records with their people and runs.
+def _combined(estimate: float, ours: tuple[Array, Clusters, Clusters], others: tuple[Array, Clusters]) -> _Pooled:
+    """From the influences of forgotten records with their people and runs, and of the others with their people.
 
-    Sides are independent for people and not for runs, whose records share a model.
+    What runs share shows among the forgotten alone: the others' influences add up to nothing in each of them.
     """
-    parts = [_variance(influence, people) for influence, people, _ in sides]
-    by_people, df = sum(variance for variance, _ in parts), min(freedom for _, freedom in parts)
-    everything = np.concatenate([influence for influence, _, _ in sides])
-    by_run, runs = _variance(everything, np.concatenate([run for _, _, run in sides]))
-    if df < 1:
+    influence, people, runs = ours
+    by_people, df = _variance(influence, people)
+    by_run, freedom = _variance(influence, runs)
+    rest, others_df = _variance(*others)
+    if df < 1 or others_df < 1:
         return _Pooled(estimate, math.nan, 0)
-    return (
-        _Pooled(estimate, math.sqrt(by_people), df)
-        if not by_run > by_people
-        else _Pooled(estimate, math.sqrt(by_run), runs)
-    )
+    if by_run > by_people:
+        by_people, df = by_run, freedom
+    return _Pooled(estimate, math.sqrt(by_people + rest), min(df, others_df))
 
 
 def _auc(runs: Sequence[Run], suffix: str, name: str) -> Figure:
     """The pooled paired difference of AUCs; at a coarser precision, of both models rounded alike."""
-    member, other, others_people, who, of_run, of_other_run = [], [], [], [], [], []
+    member, other, others_people, who, of_run = [], [], [], [], []
     plain: list[tuple[Array, Array]] = []
     total = sum(run.part(FORGET).num_rows for run in runs)
     for at, run in enumerate(runs):
@@ -133,15 +133,11 @@ def _auc(runs: Sequence[Run], suffix: str, name: str) -> Figure:
         who.append(_subjects(forget))
         others_people.append(_subjects(held_out))
         of_run.append(np.full(forget.num_rows, at))
-        of_other_run.append(np.full(held_out.num_rows, at))
         plain.append((ours[0], theirs[0]))
     gaps, subjects = np.concatenate(member), np.concatenate(who)
     difference = float(gaps.mean())
-    sides = [
-        ((gaps - difference) / total, subjects, np.concatenate(of_run)),
-        (np.concatenate(other), np.concatenate(others_people), np.concatenate(of_other_run)),
-    ]
-    pooled = _combined(0.5 + difference, sides)
+    ours_of = (gaps - difference) / total, subjects, np.concatenate(of_run)
+    pooled = _combined(0.5 + difference, ours_of, (np.concatenate(other), np.concatenate(others_people)))
     gates = name == AUC
     return Figure(
         name=name,
@@ -261,27 +257,28 @@ def _excess(shifts: Array) -> float:
 def _utility(runs: Sequence[Run], policy: VerificationPolicy, task: str) -> Figure:
     """Accuracy less the retrain's; for language models the log of the ratio of perplexities, the other way round."""
     language = task == "causal-lm"
-    estimates, influences, people, of_run = [], [], [], []
-    for at, run in enumerate(runs):
+    estimates, influences, people = [], [], []
+    for run in runs:
         held_out = run.part(HELD_OUT)
         estimate, influence = _log_ratio(held_out) if language else _gain(held_out)
         estimates.append(estimate)
         influences.append(influence / len(runs))
         people.append(_subjects(held_out))
-        of_run.append(np.full(held_out.num_rows, at))
     pooled = _mean_over_runs(np.array(estimates), influences, people)
     m = runs[0].part(HELD_OUT).num_rows
     table = policy.perplexity_margin if language else policy.utility_margin
     margin = margin_for(table, m) or max(table.values())
     # Never known better than by one record gained and one lost.
-    pooled = _Pooled(pooled.estimate, max(pooled.se, 0.0 if language else math.sqrt(2) / m), pooled.df)
+    pooled = _Pooled(pooled.estimate, pooled.se if language else max(pooled.se, math.sqrt(2) / m), pooled.df)
     bound = math.log(margin) if language else margin
+    known = pooled.df > 0
     return Figure(
         name=UTILITY,
         statistic="log perplexity ratio to a retrain" if language else "accuracy less that of a retrain",
         estimate=pooled.estimate,
-        ci=pooled.interval(0.9, -1e3, 1e3),
-        ci95=pooled.interval(0.95, -1e3, 1e3),
+        ci=pooled.interval(0.9, -1e3, 1e3) if known else None,
+        ci95=pooled.interval(0.95, -1e3, 1e3) if known else None,
+        reason=None if known else f"trainings differ by themselves: it takes {FEWEST_RUNS} runs",
         low=None if language else -bound,
         high=bound if language else None,
         m=m,
@@ -291,13 +288,13 @@ def _utility(runs: Sequence[Run], policy: VerificationPolicy, task: str) -> Figu
 
 
 def _mean_over_runs(estimates: Array, influences: Sequence[Array], people: Sequence[Clusters]) -> _Pooled:
+    """Over runs on the same records: these vary, and so do trainings, each for itself: a few do not tell an error."""
+    mean = float(estimates.mean())
     by_people, df = _variance(np.concatenate(influences), np.concatenate(people))
-    by_run = float(estimates.var(ddof=1)) / len(estimates) if len(estimates) > 1 else 0.0
-    if df < 1:
-        return _Pooled(float(estimates.mean()), math.nan, 0)
-    if by_run > by_people:
-        return _Pooled(float(estimates.mean()), math.sqrt(by_run), len(estimates) - 1)
-    return _Pooled(float(estimates.mean()), math.sqrt(by_people), df)
+    if df < 1 or len(estimates) < FEWEST_RUNS:
+        return _Pooled(mean, math.nan, 0)
+    by_run = float(estimates.var(ddof=1)) / len(estimates)
+    return _Pooled(mean, math.sqrt(by_people + by_run), min(df, len(estimates) - 1))
 
 
 def _gain(rows: pa.Table) -> tuple[float, Array]:
@@ -330,8 +327,8 @@ def _retained(runs: Sequence[Run]) -> Figure:
         name="retained_accuracy",
         statistic="accuracy on retained records less that of a retrain",
         estimate=pooled.estimate,
-        ci=pooled.interval(0.9, -1.0, 1.0),
-        ci95=pooled.interval(0.95, -1.0, 1.0),
+        ci=pooled.interval(0.9, -1.0, 1.0) if pooled.df > 0 else None,
+        ci95=pooled.interval(0.95, -1.0, 1.0) if pooled.df > 0 else None,
         m=runs[0].part(RETAIN).num_rows,
         clusters=len(np.unique(people[0])),
         runs=len(runs),

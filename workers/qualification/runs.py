@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from service.catalogue.recipes import Recipe
 from service.catalogue.specs import MethodSpec
-from service.errors import JobError
+from service.errors import Cancelled, DiskFull, JobError, MethodRefused, OutOfMemory
 from service.verification.policy import Policy
 from workers.lineage.canaries import companions as chosen_companions
 from workers.modeling.directories import canonical_json, write_atomic
@@ -47,6 +47,8 @@ from workers.scoring.score import score
 ROUNDED = ("int8", "int4")
 _RETRAIN = f"{RETRAINED}1"
 _PARTS = (FORGET, RETAIN, HELD_OUT)
+_NOT_ITS_FAULT = (Cancelled, DiskFull, MethodRefused, OutOfMemory)
+"""What ends a qualification and says nothing of how the method forgets."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def run_pack(setting: Setting, line: Line, name: str, jobs: Sequence[Job], conte
     """All runs of one pack: its retrain unless it is there, then each job that is not finished.
 
     The retrain is removed at the end: what is measured of it stands in the runs. Raises what methods, trainings and
-    evaluations raise; a JobError of the method is how a run may end.
+    evaluations raise; other JobErrors, such as weights that are not finite, are how a run may end.
     """
     left = [job for job in jobs if not finished(setting, job)]
     retrained = setting.work / f"retrained-{name}"
@@ -157,6 +159,8 @@ def _run(setting: Setting, line: Line, job: Job, retrained: Path, gone: Collecti
         judging = part_of(context, 0.5, 1.0, "judging")
         told, table = _judged(setting, _compared(line, job), job, candidate, retrained, gone, judging)
         write_table(folder / f"{job.name}.arrow", table)
+    except _NOT_ITS_FAULT:
+        raise
     except JobError as error:
         told = {"broken": error.detail}
     # Written last: a run without it is begun again.

@@ -38,6 +38,7 @@ def make_shelf(folder: Path) -> Path:
     _, holdout = write_digits(folder, people=50, rows=4, noise=0.3)
     pq.write_table(pq.read_table(holdout).slice(0, 420), holdout)
     (folder / "recipe.toml").write_text(RECIPE)
+    (folder / "quick.toml").write_text(RECIPE.replace("epochs = 16", "epochs = 4"))
     words = ["train", "--recipe", str(folder / "recipe.toml"), *data_of(folder), "--out", str(folder / "model")]
     assert main(words) == 0
     return folder

@@ -31,16 +31,16 @@ def told(path: Path) -> dict[str, Any]:
 def test_a_method_that_does_nothing_is_not_qualified(
     shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = words_of(shelf, "do_nothing", tmp_path / "w", "--sizes", "5", "--repetitions", "2", "--json")
+    words = words_of(shelf, "do_nothing", tmp_path / "w", *SMALL, "--json")
     assert main(words) == 1
     found = load_qualification(tmp_path / "w.json")
     assert json.loads(capsys.readouterr().out) == found.as_json()
     assert (found.method, found.params, found.verdict) == ("do_nothing", {}, "not qualified")
     assert found.valid_until - found.issued == VALID
     (five,) = found.classes
-    assert (five.size, five.runs) == (5, 6)
+    assert (five.size, five.runs) == (5, 3)
     assert set(five.designs) == {"random", "memorised", "duplicated"}
-    assert (five.candidate.failed, five.retrained.failed) == (6, 0)
+    assert (five.candidate.failed, five.retrained.failed) == (3, 0)
     figures = {figure.name: figure for figure in five.pooled}
     assert figures["auc"].outcome == "fail"
     assert (figures["auc"].estimate or 0.0) > 0.65
@@ -50,18 +50,23 @@ def test_a_method_that_does_nothing_is_not_qualified(
     assert not list((tmp_path / "w").glob("retrained-*")) + list((tmp_path / "w").glob("candidate-*"))
 
 
+def exact(shelf: Path, work: Path) -> list[str]:
+    """The exact method by a recipe that takes a quarter of the time: both sides are trained by it."""
+    return words_of(shelf, "retrain", work, *SMALL, "--recipe", str(shelf / "quick.toml"))
+
+
 @pytest.fixture(scope="module")
 def retrained(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     """(exit code, document) of the exact method, qualified without an interruption."""
     work = tmp_path_factory.mktemp("whole") / "w"
-    return main(words_of(shelf, "retrain", work, *SMALL)), work.with_suffix(".json")
+    return main(exact(shelf, work)), work.with_suffix(".json")
 
 
 def test_an_exact_retrain_is_at_worst_not_measured_well_enough(retrained: tuple[int, Path]) -> None:
     code, path = retrained
     assert code == 3
     (five,) = load_qualification(path).classes
-    assert (five.candidate.failed, five.verdict) == (0, "inconclusive")
+    assert (five.verdict, five.runs) == ("inconclusive", 3)
     auc = five.pooled[0]
     assert auc.ci95 is not None
     assert auc.ci95[0] < 0.5 < auc.ci95[1]
@@ -71,7 +76,7 @@ def test_killed_and_started_again_it_ends_in_the_same_document(
     shelf: Path, retrained: tuple[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tmp_path / "w"
-    words = words_of(shelf, "retrain", work, *SMALL)
+    words = exact(shelf, work)
     with subprocess.Popen([sys.executable, "-m", "service.cli.main", *words]) as process:
         while not list((work / "runs").glob("*.json")):
             assert process.poll() is None, "it ended before it could be killed"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.catalogue.methods import find_method
-from service.errors import JobError
+from service.errors import Cancelled, DiskFull, JobError
 from service.verification.policy import Policy
 from tests.workers import factories
 from workers.lineage.prepare import prepare
@@ -118,12 +118,18 @@ def test_one_retrain_serves_people_and_canaries_and_has_seen_neither(
 def test_a_method_that_breaks_is_a_result_and_not_a_crash(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ends: list[JobError] = [Cancelled("cancelled"), DiskFull("no space"), JobError("the weights are not finite")]
+
     def breaking(*_: object) -> None:
-        raise JobError("the weights are not finite")
+        raise ends.pop(0)
 
     setting = setting_of(line, tmp_path)
     job = Job("random", 1, 0, tuple(line.people.ids[:1].tolist()))
     monkeypatch.setattr(runs, "run_attempt", breaking)
+    for interruption in (Cancelled, DiskFull):
+        with pytest.raises(interruption):
+            run_pack(setting, line, "base-000", [job], factories.context())
+        assert not finished(setting, job)
     run_pack(setting, line, "base-000", [job], factories.context())
     assert read_run(setting, job) == {"broken": "the weights are not finite"}
     assert not list(tmp_path.glob("retrained-*"))
