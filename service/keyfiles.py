@@ -2,7 +2,6 @@
 
 import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from service.errors import Unavailable
@@ -39,9 +38,12 @@ def write_once(path: Path, content: bytes, mode: int = 0o600) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    with suppress(FileExistsError):
+    try:
         os.link(draft, path)  # unlike a rename it never replaces what another process made meanwhile
-    draft.unlink()
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -102,7 +102,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         name="per_record",
         target="workers.metrics.per_record:per_record",
-        role="gate",
+        role="diagnostic",
         direction="0 is best; above: leak, below: over-forgotten",
         needs=("held_out", "references"),
         summary="each record's distance from its references: smallest Holm p, and the mean with its interval",

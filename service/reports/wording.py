@@ -66,6 +66,7 @@ def published_method(target: TargetPart) -> str:
 _CHECK_NAMES = {
     "membership_auc": "Membership attack (AUC)",
     "positive_control": "The same attack on the old version (AUC)",
+    "near_duplicates": "Retained copies of forgotten records",
     "difficulty_baseline": "How hard the records were to learn (AUC)",
     "blind_baseline": "Classifier without the model (AUC)",
     "utility": "Utility on held-out records",

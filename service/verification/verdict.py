@@ -12,7 +12,7 @@ from service.verification.policy import VerificationPolicy, margin_for
 from service.verification.schema import Basis, Check, Evaluation, Grade, Outcome, Qualified, Role, Verdict
 
 MEMBERSHIP, CONTROL, BLIND = "membership_auc", "positive_control", "blind_baseline"
-DIFFICULTY = "difficulty_baseline"
+DIFFICULTY, COPIES = "difficulty_baseline", "near_duplicates"
 REFERENCE, REFERENCE_CONTROL = "reference_auc", "reference_control"
 PER_RECORD, RECORD_CONTROL = "per_record", "record_control"
 UTILITY, PROVENANCE, SANITY, DISTINCT = "utility", "provenance", "sanity", "distinct"
@@ -35,6 +35,7 @@ SUSPICIOUS_P = 0.01
 
 BENIGN = "nothing detectable before or after: the attack did not find them in the original either"
 _ATTACKS = (MEMBERSHIP, REFERENCE, PER_RECORD)
+_CONTROLS = (CONTROL, REFERENCE_CONTROL, RECORD_CONTROL)
 
 _NEEDED: dict[Basis, frozenset[str]] = {
     "procedure": frozenset({DISTINCT, SANITY, PROVENANCE}),
@@ -73,9 +74,9 @@ def judge_auc(
         return "fail", "forgotten records look less familiar than records that were never seen: over-forgotten"
     if not (low < check.ci[0] and check.ci[1] < high):
         return "inconclusive", "the interval reaches over the margin: too few records or people to tell"
-    if control is None or not detectable(control, check.margin):
-        return "inconclusive", BENIGN
-    return "pass", None
+    if control is None or control.ci95 is None:
+        return "inconclusive", "the attack was not measured on the original"
+    return ("pass", None) if detectable(control, check.margin) else ("inconclusive", BENIGN)
 
 
 def _why_unmeasurable(check: Check, policy: VerificationPolicy) -> str | None:
@@ -128,7 +129,7 @@ def judge_reference_auc(check: Check, control: Check | None, policy: Verificatio
 
 def holds(check: Check) -> bool:
     """Whether a reference-matched check speaks so clearly that an exact method's candidate waits for a person too."""
-    return check.p_value is not None and check.p_value < HOLDING_P
+    return check.p_value is not None and check.p_value < HOLDING_P and (check.estimate or 0.0) > CHANCE
 
 
 def judge_per_record(check: Check, control: Check | None) -> Judged:
@@ -143,17 +144,19 @@ def judge_per_record(check: Check, control: Check | None) -> Judged:
         return "fail", "forgotten records look less familiar than records that were never seen: over-forgotten"
     if not (-check.margin < check.ci[0] and check.ci[1] < check.margin):
         return "inconclusive", "the interval reaches over the margin: too few records or references to tell"
-    if control is None or judge_per_record(control, None)[0] != "fail":
-        return "inconclusive", BENIGN
-    return "pass", None
+    if control is None or control.ci95 is None:
+        return "inconclusive", "the attack was not measured on the original"
+    return ("pass", None) if judge_per_record(control, None)[0] == "fail" else ("inconclusive", BENIGN)
 
 
 def deciding_attack(by_id: Mapping[str, Check]) -> str:
-    """Which attack on the people's records gates: the best calibrated one that can be measured on so many of them."""
-    reference, single = by_id.get(REFERENCE), by_id.get(PER_RECORD)
-    if reference is not None and reference.estimate is not None and reference.margin is not None:
-        return REFERENCE
-    return PER_RECORD if single is not None and single.estimate is not None else MEMBERSHIP
+    """Which attack on the people's records gates: the calibrated one where it can be measured on so many of them.
+
+    `per_record` is printed: a few records of one person move together more than its interval knows.
+    """
+    reference = by_id.get(REFERENCE)
+    measured = reference is not None and reference.estimate is not None and reference.margin is not None
+    return REFERENCE if measured else MEMBERSHIP
 
 
 def judge_noninferiority(check: Check, policy: VerificationPolicy) -> Judged:
@@ -345,7 +348,7 @@ def _combine(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, str]:
         return _by_procedure(checks, [check for check in open_ if check.id != UTILITY])
     if not gates.keys() & set(_ATTACKS):
         return "inconclusive", f"{MEMBERSHIP} was not checked"
-    benign = [check for check in open_ if check.id in _ATTACKS and check.reason == BENIGN]
+    benign = _undetectable(checks, open_)
     planted = gates.get(CANARIES)
     if benign and planted is not None and planted.verdict == "pass":
         open_ = [check for check in open_ if check not in benign]
@@ -359,8 +362,17 @@ def _combine(checks: Sequence[Check], basis: Basis) -> tuple[Verdict, str]:
     return "pass", "the attacks found no more than the margin allows, and utility was kept"
 
 
+def _undetectable(checks: Sequence[Check], open_: Sequence[Check]) -> list[Check]:
+    """Open attacks that found nothing before either; none where any attack found these records, before or after."""
+    found = [check for check in checks if check.id in _ATTACKS and check.verdict == "fail"]
+    known = [check for check in checks if check.id in _CONTROLS and check.verdict == "pass"]
+    return [] if found or known else [check for check in open_ if check.id in _ATTACKS and check.reason == BENIGN]
+
+
 def _by_procedure(checks: Sequence[Check], open_: Sequence[Check]) -> tuple[Verdict, str]:
-    held = [check for check in checks if check.id == REFERENCE and check.verdict == "fail" and holds(check)]
+    # References met some copies of what was forgotten, and a retrain all that stay: then it may know more than they do.
+    alone = any(check.id == COPIES and check.estimate == 0 for check in checks)
+    held = [check for check in checks if alone and check.id == REFERENCE and check.verdict == "fail" and holds(check)]
     if open_ or held:
         return "inconclusive", _because([*open_, *held][0])
     return "pass", "an exact method was run, and its training record agrees with data, recipe and weights"

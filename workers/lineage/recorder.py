@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.catalogue.lineage import LINEAGE
 from service.errors import LetheError
-from workers.lineage.canaries import CanarySet, read_canaries, spending, taken_back, write_canaries
+from workers.lineage.canaries import CanarySet, spending, taken_back, write_canaries
 from workers.lineage.checkpoints import (
     FOLDER,
     CheckpointWriter,
@@ -24,7 +24,14 @@ from workers.lineage.events import EventMeans
 from workers.lineage.facts import CheckpointFacts, Lineage
 from workers.lineage.log import LogWriter
 from workers.lineage.reserve import write_reserve
-from workers.lineage.store import ModelHistory, RecordTable, folder_bytes, open_history, write_lineage
+from workers.lineage.store import (
+    ModelHistory,
+    RecordTable,
+    folder_bytes,
+    open_history,
+    sealed_canaries,
+    write_lineage,
+)
 from workers.modeling.observing import LineageFacts, MicroBatch, RecorderFactory, Run
 from workers.modeling.recipe import recipe_digest
 from workers.modeling.records import Records, joined, stored_hashes
@@ -166,7 +173,7 @@ def recorder_for(base_dir: Path, reserved: Collection[str]) -> RecorderFactory:
 
     A training takes in all planted canaries, those too that an edit has spent.
     """
-    canaries = read_canaries(base_dir / LINEAGE)
+    canaries = sealed_canaries(base_dir)
     planted = taken_back(canaries) if canaries is not None else None
     return partial(TrainingRecorder, canaries=planted, reserved=reserved, history=open_history(base_dir))
 
@@ -183,7 +190,7 @@ def carry_over(
     history = ModelHistory(base_dir)
     folder = directory / LINEAGE
     try:
-        canaries, duplicates = read_canaries(history.folder), read_duplicates(history.folder)
+        canaries, duplicates = sealed_canaries(base_dir), read_duplicates(history.folder)
         known = history.places(_with_canaries(retain, canaries))
         kept = np.flatnonzero(known >= 0)
         places = np.full(len(known), -1, dtype=np.int64)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from service.catalogue.lineage import LINEAGE
 from service.catalogue.recipes import Recipe
 from service.errors import MethodRefused
+from workers.lineage.canaries import CanarySet, read_canaries, verify_commitment
 from workers.lineage.checkpoints import FOLDER, StoredCheckpoint
 from workers.lineage.events import EVENTS
 from workers.lineage.facts import FACTS, LOG, RECORDS, Lineage
@@ -71,6 +72,17 @@ def folder_bytes(folder: Path) -> int:
 def open_history(model_dir: Path) -> "ModelHistory | None":
     """The history of a model directory; None where its training recorded none, or it has been destroyed."""
     return ModelHistory(model_dir) if (model_dir / LINEAGE / FACTS).is_file() else None
+
+
+def sealed_canaries(model_dir: Path) -> CanarySet | None:
+    """The canaries of a model, if they are those that its training record committed to; else they count as lost.
+
+    Raises BadModel for files that cannot be read.
+    """
+    canaries, record = read_canaries(model_dir / LINEAGE), read_record(model_dir)
+    if canaries is None or record is None or record.lineage is None or record.lineage.canary_commitment is None:
+        return None
+    return canaries if verify_commitment(canaries, record.lineage.canary_commitment) else None
 
 
 class ModelHistory:

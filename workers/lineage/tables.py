@@ -1,6 +1,7 @@
 """Small Parquet tables beside a model: written for their owner's eyes only, whole or not at all."""
 
 import os
+import secrets
 from collections.abc import Collection
 from pathlib import Path
 
@@ -15,8 +16,7 @@ def write_table(table: pa.Table, path: Path) -> None:
 
     The same table gives the same bytes.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as stream:
         pq.write_table(table, stream, compression="zstd")

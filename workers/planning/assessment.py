@@ -28,6 +28,7 @@ from workers.planning.canary_checks import canary_checks
 from workers.planning.checks import (
     BlindFeatures,
     blind_check,
+    copies_check,
     difficulty_check,
     distinct_check,
     membership_checks,
@@ -153,6 +154,7 @@ def _gate_checks(line: Line, policy: Policy, alpha: float, blind: BlindFeatures 
         *membership_checks(line.original, line.candidate, rules, alpha),
         blind_check(blind, line.has_held_out, alpha, facts.seed),
         difficulty_check(facts.difficulty, alpha),
+        copies_check(facts.near_duplicates, len(line.original[FORGET])),
         utility_check(line.original, line.candidate, rules, alpha),
     ]
 

@@ -15,6 +15,7 @@ from service.verification.verdict import (
     BLIND_LIMIT,
     CHANCE,
     CONTROL,
+    COPIES,
     DIFFICULTY,
     DISTINCT,
     MEMBERSHIP,
@@ -116,6 +117,13 @@ def difficulty_check(easy: Difficulty | None, alpha: float) -> Check:
         return Check(id=DIFFICULTY, role="diagnostic", statistic=statistic, reason=found.reason)
     check = _auc_check(DIFFICULTY, found, None, BLIND_LIMIT - CHANCE, alpha)
     return check.model_copy(update={"statistic": statistic})
+
+
+def copies_check(count: int | None, forgotten: int) -> Check:
+    """`near_duplicates`: retained records that say what forgotten ones say; None where nobody looked."""
+    reason = "not run: nobody looked for copies" if count is None else None
+    statistic = "retained copies of forgotten records"
+    return Check(id=COPIES, role="diagnostic", statistic=statistic, estimate=count, n=forgotten, reason=reason)
 
 
 def utility_check(original: ModelScores, candidate: ModelScores, policy: VerificationPolicy, alpha: float) -> Check:

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from service.catalogue.lineage import LINEAGE
 from service.catalogue.recipes import Recipe
 from service.errors import BadParameters
-from workers.lineage.canaries import CanarySet, read_canaries
+from workers.lineage.canaries import CanarySet
 from workers.lineage.canaries import companions as chosen_companions
 from workers.lineage.recorder import recorder_for
 from workers.lineage.reserve import reserve_digest, reserve_of
-from workers.lineage.store import open_history
+from workers.lineage.store import open_history, sealed_canaries
 from workers.modeling.problem import Context, Problem
 from workers.modeling.records import Records, held_out_key, joined, split_held_out
 
@@ -47,7 +46,6 @@ class Line:
 
 def open_line(base_dir: Path, task: str, data: Records, held_out: Records | None, holdout_digest: str | None) -> Line:
     """Read what the training of the model left beside it. Raises BadModel for files that cannot be read."""
-    folder = base_dir / LINEAGE
     inside = np.isin(np.asarray(data.ids), np.array(sorted(reserve_of(base_dir)), dtype=str))
     # Records that have left the data since have left the reserve too.
     reserved = frozenset(np.asarray(data.ids)[inside].tolist())
@@ -56,7 +54,7 @@ def open_line(base_dir: Path, task: str, data: Records, held_out: Records | None
         people = data.subset(np.flatnonzero(~inside).tolist())
         if held_out is None:
             held_out, holdout_digest = data.subset(np.flatnonzero(inside).tolist()), reserve_digest(reserved)
-    return Line(base_dir, task, people, held_out, holdout_digest, read_canaries(folder), reserved)
+    return Line(base_dir, task, people, held_out, holdout_digest, sealed_canaries(base_dir), reserved)
 
 
 def build_problem(

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from service.catalogue.lineage import LINEAGE
-from service.errors import BadModel, LetheError, MethodRefused
+from service.errors import BadModel, LetheError
 from service.verification.schema import Traces
-from workers.lineage.canaries import newly_spent, read_canaries, verify_commitment
+from workers.lineage.canaries import companions, newly_spent, read_canaries
 from workers.lineage.duplicates import near_duplicates_of, read_duplicates
 from workers.lineage.facts import LOG
 from workers.lineage.reserve import reserve_digest
@@ -53,16 +53,16 @@ class Companions:
 def companions_of(line: Line, candidate_dir: Path) -> Companions | None:
     """The canaries that were deleted between the original and the candidate; None where there are none.
 
-    Nor where they are not those that the original's training record committed to. Raises nothing.
+    Nor where they are not those that were due, among those that the original's record committed to. Raises nothing.
     """
-    record = _record(line.base_dir)
-    sealed = record.lineage.canary_commitment if record is not None and record.lineage is not None else None
-    before = line.canaries
+    made, before = _record(candidate_dir), line.canaries
+    count = made.unlearning.companions if made is not None and made.unlearning is not None else 0
     try:
         spent = newly_spent(before, read_canaries(candidate_dir / LINEAGE))
     except BadModel:
         return None
-    if before is None or spent is None or not len(spent) or sealed is None or not verify_commitment(before, sealed):
+    # Which ones were due was drawn by the sealed nonce: a candidate that names others hides some.
+    if before is None or spent is None or not count or spent.ids.tolist() != companions(before, count):
         return None
     kinds = dict(zip(before.records.ids.tolist(), before.kinds.tolist(), strict=True))
     outside = before.outside
@@ -74,7 +74,7 @@ def difficulty_of(line: Line, forget_ids: Iterable[str]) -> Difficulty | None:
     history = open_history(line.base_dir)
     try:
         table = history.records if history is not None else None
-    except MethodRefused:
+    except (LetheError, OSError):
         return None
     if table is None:
         return None

@@ -98,7 +98,8 @@ def test_how_hard_the_records_were_decides_what_a_population_auc_says(
 def test_nothing_detectable_before_takes_a_pass_away_but_no_fail(control: dict[str, Any]) -> None:
     verdict, _, checks = outcome(positive_control=control)
     assert verdict == "inconclusive"
-    assert "nothing detectable before" in (checks["membership_auc"].reason or "")
+    said = "nothing detectable before" if control["ci95"] else "not measured on the original"
+    assert said in (checks["membership_auc"].reason or "")
     assert outcome(positive_control=control, membership_auc={"ci95": (0.6, 0.7)})[0] == "fail"
 
 
@@ -175,10 +176,15 @@ REFERENCE = AUC.model_copy(update={"id": "reference_auc", "references": 8, "p_va
 REFERENCE_CONTROL = CONTROL.model_copy(update={"id": "reference_control"})
 
 
+ALONE = Check(id="near_duplicates", role="diagnostic", statistic="retained copies", estimate=0)
+
+
 def calibrated(basis: Basis, **change: Any) -> tuple[list[Check], Check]:
     """(all checks, the calibrated one) of a passing set with the attack that references calibrate."""
     checks = judge(
-        [*FILES, AUC, CONTROL, BLIND, UTILITY, REFERENCE.model_copy(update=change), REFERENCE_CONTROL], basis, POLICY
+        [*FILES, AUC, CONTROL, BLIND, UTILITY, ALONE, REFERENCE.model_copy(update=change), REFERENCE_CONTROL],
+        basis,
+        POLICY,
     )
     return checks, next(check for check in checks if check.id == "reference_auc")
 
@@ -188,9 +194,10 @@ def calibrated(basis: Basis, **change: Any) -> tuple[list[Check], Check]:
     [
         ({}, "pass", False),
         ({"ci": (0.5, 0.56), "ci95": (0.49, 0.57)}, "inconclusive", False),
-        ({"ci95": (0.56, 0.7), "p_value": 0.0011}, "fail", False),
-        ({"ci95": (0.56, 0.7), "p_value": 0.0009}, "fail", True),
-        ({"ci95": (0.3, 0.4), "p_value": 1e-9}, "fail", True),
+        ({"estimate": 0.63, "ci95": (0.56, 0.7), "p_value": 0.0011}, "fail", False),
+        ({"estimate": 0.63, "ci95": (0.56, 0.7), "p_value": 0.0009}, "fail", True),
+        # Below one half: an exact method cannot have over-forgotten.
+        ({"estimate": 0.35, "ci95": (0.3, 0.4), "p_value": 1e-9}, "fail", False),
         ({"ci": (0.52, 0.53), "ci95": (0.515, 0.535), "p_value": 1e-9}, "pass", False),
         ({"estimate": None, "ci": None, "ci95": None, "verdict": "info", "reason": "not run"}, "info", False),
     ],
@@ -207,6 +214,11 @@ def test_the_calibrated_attack_takes_the_place_of_the_other_and_holds_an_exact_c
     assert ("a person should look" in (found.reason or "")) == held
     if basis == "procedure":
         assert decide(checks, basis)[0] == ("inconclusive" if held else "pass")
+        # Copies that stay explain it, and where nobody looked for copies they may.
+        for count in (1, None):
+            copies = ALONE.model_copy(update={"estimate": count})
+            others = [copies if check.id == "near_duplicates" else check for check in checks]
+            assert decide(others, basis)[0] == "pass"
     else:
         assert decide(checks, basis)[0] == ("pass" if expected == "info" else expected)
     assert judge(checks, basis, POLICY) == checks
@@ -231,18 +243,19 @@ FEW = {"n": 3, "margin": None, "clusters": (3, 500)}
         ({"p_value": 0.011}, "pass"),
     ],
 )
-def test_a_few_records_are_judged_one_by_one(change: dict[str, Any], expected: str) -> None:
+def test_a_few_records_are_judged_one_by_one_and_printed(change: dict[str, Any], expected: str) -> None:
     few = [check.model_copy(update=FEW) for check in (AUC, CONTROL, REFERENCE, REFERENCE_CONTROL)]
     records = [RECORDS.model_copy(update=change), RECORD_CONTROL]
     checks = judge([*FILES, *few, BLIND, UTILITY, *records], "measurement", POLICY)
     by_id = {check.id: check for check in checks}
-    assert (by_id["per_record"].role, by_id["per_record"].verdict) == ("gate", expected)
-    assert by_id["membership_auc"].role == by_id["reference_auc"].role == "diagnostic"
-    assert decide(checks, "measurement") == (expected, "C" if expected == "pass" else None)
-    # What the original does not give away either is no evidence.
-    unseen = RECORDS.model_copy(update={"id": "record_control"})
-    again = judge([*FILES, *few, BLIND, UTILITY, records[0], unseen], "measurement", POLICY)
-    assert decide(again, "measurement")[0] == ("inconclusive" if expected == "pass" else expected)
+    assert (by_id["per_record"].role, by_id["per_record"].verdict) == ("diagnostic", expected)
+    assert by_id["membership_auc"].role == "gate"
+    assert decide(checks, "measurement") == ("inconclusive", None)
+    # What the original does not give away either, or was not asked for, is no evidence.
+    for control in ([RECORDS.model_copy(update={"id": "record_control"})], []):
+        again = judge([*FILES, *few, BLIND, UTILITY, records[0], *control], "measurement", POLICY)
+        found = next(check for check in again if check.id == "per_record")
+        assert found.verdict == ("inconclusive" if expected == "pass" else expected)
 
 
 PLANTED = Check(
@@ -280,6 +293,27 @@ def test_canaries_decide_where_the_original_does_not_give_the_people_away(
     exact = judge([*FILES, AUC, benign, BLIND, UTILITY, *canaries], "procedure", POLICY)
     assert exact[-2].role == "diagnostic"
     assert decide(exact, "procedure") == ("pass", "A")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        # Any attack that finds them in the candidate, or in the original, shows that they were detectable.
+        {"membership_auc": {"estimate": 0.7, "ci": (0.66, 0.74), "ci95": (0.65, 0.75)}},
+        {"positive_control": {"ci95": (0.7, 0.9)}},
+        # What was not measured on the original was not found to be undetectable.
+        {"reference_control": {"ci95": None, "estimate": None}},
+    ],
+)
+def test_canaries_do_not_stand_in_where_any_attack_knows_the_people(other: dict[str, dict[str, Any]]) -> None:
+    unseen = {"ci": (0.48, 0.54), "ci95": (0.47, 0.55)}
+    checks = [
+        *FILES, AUC, CONTROL.model_copy(update=unseen), BLIND, UTILITY, REFERENCE,
+        REFERENCE_CONTROL.model_copy(update=unseen), PLANTED, PLANTED_CONTROL,
+    ]  # fmt: skip
+    assert decide(judge(checks, "measurement", POLICY), "measurement") == ("pass", "C")
+    changed = [check.model_copy(update=other.get(check.id, {})) for check in checks]
+    assert decide(judge(changed, "measurement", POLICY), "measurement")[0] != "pass"
 
 
 def test_a_separating_blind_baseline_does_not_take_the_matched_attack_away() -> None:
