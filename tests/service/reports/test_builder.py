@@ -117,7 +117,8 @@ def test_copies_that_stay_are_counted_in_scope_and_limits(count: int | None, row
     assert any("were not searched for" in line for line in report.limits) == (count is None)
 
 
-def test_an_attack_with_references_that_fails_clearly_is_on_page_one_and_waits_for_a_person() -> None:
+def test_an_attack_with_references_that_fails_clearly_is_on_page_one() -> None:
+    """Nobody looked for copies here, which could explain it: an exact method is not held back for it."""
     failing = {"estimate": 0.8, "ci": (0.72, 0.88), "ci95": (0.71, 0.89), "p_value": 2e-5}
     told = samples.evaluation("procedure", reference=failing)
     report = report_of(samples.with_evaluation(samples.evidence(published="retrain"), told))
@@ -125,7 +126,7 @@ def test_an_attack_with_references_that_fails_clearly_is_on_page_one_and_waits_f
     assert "calibrated by 8 reference models for each record reached an AUC of 0.800" in text
     assert "a person should look before this is published" in text
     assert report.verification is not None
-    assert (report.verification.verdict, report.grade) == ("inconclusive", None)
+    assert (report.verification.verdict, report.grade) == ("pass", "A")
     assert any("8 for each record" in line for line in report.limits)
     plain = report_of(samples.evidence(published="retrain"))
     assert "a person should look" not in text_of(plain)

@@ -19,7 +19,7 @@ from service.verification.equivalence import (
 from service.verification.policy import VerificationPolicy
 from service.verification.schema import Check
 from service.verification.statistics import auc_design
-from service.verification.verdict import MEMBERSHIP, judge_auc
+from service.verification.verdict import MATCHED, MEMBERSHIP, judge_auc
 
 CONTROL = Check(id="positive_control", role="diagnostic", statistic="AUC", ci95=(0.95, 0.99))
 
@@ -35,7 +35,7 @@ def test_outcomes_are_those_of_the_verdict(estimate: float, se: float, df: float
         id=MEMBERSHIP, role="gate", statistic="AUC", estimate=0.5 + estimate, alpha=alpha, ci=shifted[0],
         ci95=shifted[1], margin=margin, n=100, clusters=(100, 100),
     )  # fmt: skip
-    assert judge_auc(check, CONTROL, None, VerificationPolicy())[0] == found.outcome
+    assert judge_auc(check, CONTROL, None, VerificationPolicy(), MATCHED)[0] == found.outcome
     assert (found.p_value < alpha - 1e-9) <= (found.outcome == "pass")
     assert (found.p_value > alpha + 1e-9) <= (found.outcome != "pass")
 
