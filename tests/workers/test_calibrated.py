@@ -202,3 +202,26 @@ def test_what_references_say_comes_as_a_score_table(task: str, per_byte: bool) -
         assert rows[expected].to_numpy() == pytest.approx(sign * side.column("out_mean")[places])
     fewer = SideTable(side.table.filter(pc.not_equal(side.table["record_id"], "forget-00007")))
     assert reference_table(world.table(task, 0.0, 1), Calibration(fewer, per_byte), task) is None
+
+
+@pytest.mark.parametrize(("leak", "expected"), [(0.0, "pass"), (2.5, "fail"), (-3.0, "fail")])
+def test_records_are_measured_one_by_one_where_there_are_enough_to_compare_with(
+    leak: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SIZES, "held_out", 1200)
+    world = Hard(harder=0.0)
+    tables = {"original": world.table(IMAGES, 4.0, 0), "candidate": world.table(IMAGES, leak, 1)}
+    found = judged(tables, Calibration(world.side(), per_byte=False))
+    check, control = check_of(found, "per_record"), check_of(found, "record_control")
+    assert (check.role, check.verdict, control.verdict) == ("diagnostic", expected, "pass")
+    assert (check.references, check.n, check.m, check.margin) == (8, 200, 1200, 1.5)
+    assert found.metrics["per_record"] == check.estimate
+    assert found.metrics["per_record_do_nothing"] == control.estimate
+
+
+def test_too_few_records_to_compare_with_are_no_number_record_by_record() -> None:
+    world = Hard()
+    tables = {"original": world.table(IMAGES, 3.0, 0), "candidate": world.table(IMAGES, 0.0, 1)}
+    check = check_of(judged(tables, Calibration(world.side(), per_byte=False)), "per_record")
+    assert (check.verdict, check.estimate) == ("info", None)
+    assert "1,000 held-out records give the null, there are 900" in (check.reason or "")

@@ -42,7 +42,7 @@ def _measured(model: ModelScores, calibration: Calibration, alpha: float) -> Per
     if isinstance(sets, NotMeasurable):
         return sets
     forget, held_out = sets
-    least = int(min(forget.count.min(initial=0), held_out.count.min(initial=0)))
+    least = int(min(forget.count.min(), held_out.count.min()))
     if least < 4:
         return NotMeasurable(f"not measurable: {least} references without a record are fewer than 4")
     pooled = pooled_variance(held_out.variance, held_out.count)
@@ -67,7 +67,7 @@ def _measured(model: ModelScores, calibration: Calibration, alpha: float) -> Per
 
 def _references(calibration: Calibration, model: ModelScores) -> int | None:
     sets = judged_sets(model, calibration)
-    return None if isinstance(sets, NotMeasurable) else int(sets[0].count.min(initial=0))
+    return None if isinstance(sets, NotMeasurable) else int(sets[0].count.min())
 
 
 def _check(
