@@ -1,7 +1,8 @@
-"""Parameters of the unlearning methods: types, ranges and defaults, without torch.
+"""What parameter models of unlearning methods have in common, without torch; each family holds its own.
 
-None means "from the recipe": methods that descend from the served weights take the batch size of its training and two
-thirds of its peak learning rate, since a rate that trained the model is of the right size to move it.
+None means "from the recipe": methods that go on from the served weights take the batch size of its training and two
+thirds of its peak learning rate, since a rate that trained the model is of the right size to move it. A paper's rate
+belongs to the paper's network and optimiser and is named in its method's docstring.
 """
 
 from typing import Literal
@@ -15,63 +16,32 @@ class MethodParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RetrainParams(MethodParams):
-    """Retraining has none: the recipe decides."""
+class EditParams(MethodParams):
+    """Methods that take optimiser steps from the served weights on (workers/modeling/editing.py)."""
+
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum 0.9")
+    learning_rate: float | None = Field(None, gt=0, lt=1, description="peak rate; default from the recipe")
+    forget_batch: int | None = Field(None, ge=1, le=100_000, description="default: the recipe's batch size")
+    retain_batch: int | None = Field(None, ge=1, le=100_000, description="default: the recipe's batch size")
 
 
-class ReplayParams(MethodParams):
-    """Replay. `start` "beginning" repeats the whole run: the same bytes at the full cost, for a check."""
+class RetainEpochsParams(EditParams):
+    """Methods whose length is counted in passes over the retained records.
 
-    start: Literal["newest", "beginning"] = Field("newest", description="checkpoint to go on from")
-
-
-class ShardedParams(MethodParams):
-    """Sharded. `start` "beginning" trains the affected shards anew: the same bytes, without their earlier states."""
-
-    start: Literal["newest", "beginning"] = Field("newest", description="state to go on from")
-
-
-class AdapterParams(MethodParams):
-    """Adapter has none: the recipe decides."""
-
-
-class RefitParams(MethodParams):
-    """Refit has none: the recipe decides."""
-
-
-class DescentParams(MethodParams):
-    """What methods that start from the served weights have in common.
-
-    `passes` counts visits of each forgotten record (None: four tenths of the recipe's epochs, at least 3; 12 without
-    a recipe); `min_steps` raises them for small forget sets, to no more than that many visits.
+    Each step has a batch of them; forgotten records come in turn beside it, each seen at most `visits` times, so that
+    a small forget set is not met hundreds of times an epoch.
     """
 
-    target: Literal["quantile", "mean"] = Field(
-        "quantile",
-        description="loss each forgotten record is brought to: the selection loss of the same rank, or their mean",
-    )
-    learning_rate: float | None = Field(None, gt=0, lt=1, description="peak rate of AdamW")
-    passes: int | None = Field(None, ge=1, le=1000, description="visits of each forgotten record")
-    min_steps: int = Field(36, ge=1, le=10_000, description="least number of steps")
-    forget_batch: int | None = Field(None, ge=1, le=100_000)
-    retain_batch: int | None = Field(None, ge=1, le=100_000)
-    refresh: int = Field(2, ge=1, le=1000, description="passes between two measurements of the selection loss")
+    epochs: float = Field(1.0, gt=0, le=100, description="passes over the retained records")
+    visits: int = Field(10, ge=1, le=1000, description="most visits of each forgotten record")
 
 
-class NablaTauParams(DescentParams):
-    """nabla-tau (2403.14339). `alpha_scale` is the paper's 5/3, 0.5 its fixed weight for text."""
+class ForgetPassesParams(EditParams):
+    """Methods whose length is counted in visits of each forgotten record, with a batch of retained ones in each step.
 
-    hinge: Literal["record", "batch"] = Field("record", description="per record, or the paper's batch mean")
-    alpha_scale: float = Field(5 / 3, ge=0, le=100, description="first weight of the forget term per |F|/|D|")
-    alpha_floor: float = Field(0.5, ge=0, le=0.9, description="least first weight of the forget term")
+    `bound` "record": a record adds nothing once its loss has reached that of unseen records (needs a held-out set), and
+    the run ends when all have. "none" is the published, unbounded form.
+    """
 
-
-class NegativeGradientPlusParams(DescentParams):
-    """Capped NegGrad+."""
-
-    alpha: float | None = Field(
-        None, gt=0, lt=1, description="weight of the retain term; default 0.7 for classifiers, 0.85 for language models"
-    )
-    cap_deviations: float = Field(
-        0.0, ge=0, le=10, description="standard deviations of the selection losses added to the cap"
-    )
+    passes: int = Field(10, ge=1, le=1000, description="visits of each forgotten record")
+    bound: Literal["record", "none"] = Field("record", description="stop at the loss of unseen records, or never")

@@ -169,7 +169,7 @@ class World:
             if found:
                 return found
             self.stack.mend()
-            time.sleep(0.02)
+            time.sleep(0.1)
         raise AssertionError(f"{what}: not within {seconds} s; {self.tail()}")
 
     def sql(self, statement: str, **values: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from service.catalogue.parameters import DescentParams, NablaTauParams
+from service.catalogue.families.descent import DescentParams, NablaTauParams
 from service.errors import BadParameters, Cancelled, JobError
 from tests.workers import factories
 from tests.workers.conftest import Line

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.catalogue.parameters import NablaTauParams
+from service.catalogue.families.descent import NablaTauParams
 from tests.workers import factories
 from tests.workers.conftest import Line, measure
 from workers.methods.nabla_tau import batch_hinge, first_alpha, nabla_tau, record_hinge

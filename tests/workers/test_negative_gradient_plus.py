@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.catalogue.parameters import NegativeGradientPlusParams
+from service.catalogue.families.descent import NegativeGradientPlusParams
 from tests.workers import factories
 from tests.workers.conftest import Line, measure
 from workers.methods.negative_gradient_plus import capped_ascent, negative_gradient_plus

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.catalogue.parameters import RetrainParams
+from service.catalogue.families.exact import RetrainParams
 from service.catalogue.recipes import Recipe
 from service.errors import BadParameters
 from tests.workers import factories

@@ -11,7 +11,7 @@ approximation, where parts, data, recipe or a tokenizer made from the data are n
 
 from pathlib import Path
 
-from service.catalogue.parameters import AdapterParams
+from service.catalogue.families.exact import AdapterParams
 from service.errors import MethodRefused
 from workers.modeling.adapters import retrain_adapters
 from workers.modeling.problem import Context, Outcome, Problem

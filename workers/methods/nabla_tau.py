@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from service.catalogue.parameters import NablaTauParams
+from service.catalogue.families.descent import NablaTauParams
 from workers.modeling.descent import Targets, descend
 from workers.modeling.loading import load_model, save_model
 from workers.modeling.problem import Context, Outcome, Problem

@@ -7,7 +7,7 @@ a recipe with `model.base`. Costs one fine-tuning (less the share of the forgott
 
 from pathlib import Path
 
-from service.catalogue.parameters import RefitParams
+from service.catalogue.families.exact import RefitParams
 from service.errors import MethodRefused
 from workers.modeling.problem import Context, Outcome, Problem
 from workers.modeling.train import train_again

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from service.catalogue.families.exact import ReplayParams
 from service.catalogue.lineage import LINEAGE
-from service.catalogue.parameters import ReplayParams
 from service.catalogue.recipes import Recipe
 from service.errors import MethodRefused
 from workers.modeling.batching import Encoded

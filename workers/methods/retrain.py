@@ -8,7 +8,7 @@ original in any other respect.
 
 from pathlib import Path
 
-from service.catalogue.parameters import RetrainParams
+from service.catalogue.families.exact import RetrainParams
 from service.errors import BadParameters
 from workers.modeling.problem import Context, Outcome, Problem
 from workers.modeling.train import train_again

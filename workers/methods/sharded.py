@@ -13,7 +13,7 @@ made from the data are not what the shards were trained with.
 
 from pathlib import Path
 
-from service.catalogue.parameters import ShardedParams
+from service.catalogue.families.exact import ShardedParams
 from service.errors import MethodRefused
 from workers.modeling.ensembles import read_ensemble
 from workers.modeling.problem import Context, Outcome, Problem

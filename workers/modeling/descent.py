@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.catalogue.parameters import DescentParams
+from service.catalogue.families.descent import DescentParams
 from service.errors import BadParameters, JobError
 from workers.modeling.batching import Encoded, record_losses
 from workers.modeling.devices import generator, seed_everything

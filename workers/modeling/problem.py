@@ -84,7 +84,11 @@ def _never() -> bool:
 
 @dataclass
 class Context:
-    """How to run: where, with which seed, whom to tell, when to stop, what to record of a training (None: nothing)."""
+    """How to run: where, with which seed, whom to tell, when to stop, what to record of a training (None: nothing).
+
+    `scratch` is a folder in which a long edit keeps its state, to go on from there if it is interrupted (None:
+    nowhere); who makes the context removes it.
+    """
 
     device: torch.device
     seed: int = 0
@@ -92,6 +96,7 @@ class Context:
     progress: Callable[[Progress], None] = _ignore
     cancelled: Callable[[], bool] = _never
     recorder: RecorderFactory | None = None
+    scratch: Path | None = None
 
 
 @dataclass
