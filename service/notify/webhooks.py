@@ -10,8 +10,11 @@ import base64
 import ipaddress
 import json
 import socket
+import time
+from concurrent.futures import Future
 from datetime import datetime
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 from service.errors import Invalid, Unavailable
 from service.settings import get_settings
@@ -32,16 +35,19 @@ def body_of(request_id: str, status: str, external_id: str | None, now: datetime
     return json.dumps({"type": f"deletion_request.{status}", "timestamp": now.isoformat(), "data": data}).encode()
 
 
-def addresses_of(url: "httpx.URL") -> list[str]:
+def addresses_of(url: "httpx.URL", seconds: float) -> list[str]:
     """The IP addresses of the URL's host, resolved now and once: whoever connects takes these and no others.
 
-    Raises Invalid when the URL is not HTTP(S) or one of the addresses is not public, Unavailable when there is none.
+    Raises Invalid when the URL is not HTTP(S) or one of the addresses is not public, Unavailable when there is none or
+    when the resolver takes longer than `seconds`.
     """
     host = url.raw_host.decode("ascii")
     if url.scheme not in ("http", "https") or not host:
         raise Invalid("callback_url must be an absolute http or https URL")
     try:
-        found = socket.getaddrinfo(host, url.port or 443, type=socket.SOCK_STREAM)
+        found = _resolved(host, url.port or 443, seconds)
+    except TimeoutError as error:
+        raise Unavailable("the host of callback_url did not resolve in time") from error
     except (OSError, UnicodeError) as error:  # the latter for a label that DNS could not carry
         raise Unavailable("the host of callback_url does not resolve") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -51,16 +57,37 @@ def addresses_of(url: "httpx.URL") -> list[str]:
     return addresses
 
 
+def _resolved(host: str, port: int, seconds: float) -> list[Any]:
+    """`getaddrinfo`, which knows no deadline: a thread that is left behind asks. Raises TimeoutError beside its errors.
+
+    A daemon, since it may outlive what asked by as long as the resolver has patience; nothing waits for it.
+    """
+    answer: Future[list[Any]] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits
+            answer.set_exception(error)
+
+    Thread(target=ask, name="resolve", daemon=True).start()
+    return answer.result(seconds)
+
+
 def post(url: str, message_id: str, body: bytes, now: datetime) -> None:
-    """Send once. Raises Invalid for an address that is refused, and Unavailable on anything but 2xx."""
+    """Send once. Raises Invalid for an address that is refused, and Unavailable on anything but 2xx.
+
+    All of it, from the host's name to the answer, takes `timeout_seconds` at most.
+    """
     import httpx
     from standardwebhooks.webhooks import Webhook
 
+    end = time.monotonic() + get_settings().webhooks.timeout_seconds
     try:
         target = httpx.URL(url)
     except httpx.InvalidURL:
         raise Invalid("callback_url must be an absolute http or https URL") from None
-    addresses = addresses_of(target)
+    addresses = addresses_of(target, end - time.monotonic())
     signature = Webhook(signing_secret()).sign(message_id, now, body.decode())
     headers = {
         "content-type": "application/json",
@@ -69,17 +96,17 @@ def post(url: str, message_id: str, body: bytes, now: datetime) -> None:
         "webhook-signature": signature,
     }
     try:
-        status = asyncio.run(_send(target, addresses, headers, body))
+        status = asyncio.run(_send(target, addresses, headers, body, end - time.monotonic()))
     except (httpx.HTTPError, TimeoutError) as error:
         raise Unavailable(f"the callback could not be delivered: {type(error).__name__}") from error
     if not 200 <= status < 300:
         raise Unavailable(f"the callback answered {status}")
 
 
-async def _send(target: "httpx.URL", addresses: list[str], headers: dict[str, str], body: bytes) -> int:
+async def _send(target: "httpx.URL", addresses: list[str], headers: dict[str, str], body: bytes, seconds: float) -> int:
     """Connect to the first address that answers; answers the status. Raises httpx.HTTPError, TimeoutError.
 
-    All of it together takes `timeout_seconds` at most: a receiver that sends a byte now and then would pass any limit
+    All of it together takes `seconds` at most: a receiver that sends a byte now and then would pass any limit
     on single reads, and hold a worker for good. Name and certificate stay those of the host. A transport of its own,
     since a proxy from the environment would resolve the name again.
     """
@@ -87,7 +114,6 @@ async def _send(target: "httpx.URL", addresses: list[str], headers: dict[str, st
 
     named = headers | {"host": target.netloc.decode("ascii")}
     extensions = {"sni_hostname": target.raw_host.decode("ascii")}
-    seconds = get_settings().webhooks.timeout_seconds
     limits = httpx.Timeout(None, connect=seconds / len(addresses))
     transport = httpx.AsyncHTTPTransport()
     async with asyncio.timeout(seconds), httpx.AsyncClient(transport=transport, timeout=limits) as client:

@@ -6,7 +6,9 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from threading import enumerate as enumerate_threads
+from typing import Any
 
 import pytest
 from standardwebhooks.webhooks import Webhook
@@ -156,3 +158,46 @@ def test_a_name_that_does_not_resolve(private: None, monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     with pytest.raises(Unavailable, match="does not resolve"):
         _post(f"https://{'a' * 70}.test/")
+
+
+def test_a_resolver_that_does_not_answer_does_not_hold_the_sender(
+    private: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LETHE_WEBHOOKS__TIMEOUT_SECONDS", "1")
+    get_settings.cache_clear()
+    answers, real = Event(), socket.getaddrinfo
+
+    def late(_: str, port: int, **options: Any) -> Any:
+        answers.wait(30)
+        return real("127.0.0.1", port, **options)
+
+    with receiving() as receiver:
+        monkeypatch.setattr(socket, "getaddrinfo", late)
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="did not resolve in time"):
+            _post(f"http://{HOST}:{receiver.port}/")
+        assert time.monotonic() - began < 5
+        answers.set()
+        # What it answers after that leads nowhere.
+        for thread in [thread for thread in enumerate_threads() if thread.name == "resolve"]:
+            thread.join(5)
+        assert receiver.requests == []
+
+
+def test_time_spent_on_the_name_is_missing_for_the_answer(private: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETHE_WEBHOOKS__TIMEOUT_SECONDS", "2")
+    get_settings.cache_clear()
+    real = socket.getaddrinfo
+
+    def slow(_: str, port: int, **options: Any) -> Any:
+        time.sleep(1.2)
+        return real("127.0.0.1", port, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with receiving() as receiver:
+        receiver.answers.clear()
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="TimeoutError"):
+            _post(f"http://{HOST}:{receiver.port}/")
+        assert 1.9 < time.monotonic() - began < 3.0
+        receiver.answers.set()
