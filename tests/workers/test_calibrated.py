@@ -14,8 +14,11 @@ from service.verification.statistics import NotMeasurable
 from service.verification.verdict import disagreements
 from tests.workers.synthetic import classifier_table, language_table, replace_column
 from workers.planning.assessment import Facts, assess
-from workers.planning.calibrated import Calibration, References, reference_table
+from workers.planning.calibrated import Calibration, References, reference_checks, reference_table
+from workers.planning.comparisons import Line
 from workers.planning.provenance import Provenance
+from workers.planning.record_checks import record_checks
+from workers.planning.score_tables import read_tables
 from workers.references.tables import SideTable
 
 IMAGES, TEXTS = "image-classification", "causal-lm"
@@ -225,3 +228,27 @@ def test_too_few_records_to_compare_with_are_no_number_record_by_record() -> Non
     check = check_of(judged(tables, Calibration(world.side(), per_byte=False)), "per_record")
     assert (check.verdict, check.estimate) == ("info", None)
     assert "1,000 held-out records give the null, there are 900" in (check.reason or "")
+
+
+class _Counted(SideTable):
+    """A side that counts how often records are looked up in it."""
+
+    lookups = 0
+
+    def rows(self, part: str, ids: Any) -> Any:
+        self.lookups += 1
+        return super().rows(part, ids)
+
+
+def test_what_references_say_of_records_is_looked_up_once_for_all_models() -> None:
+    world = Hard(harder=0.0)
+    leaks = {"original": 4.0, "candidate": 0.0, "retrained-1": 0.0, "retrained-2": 0.0}
+    made = {name: world.table(IMAGES, leak, seed) for seed, (name, leak) in enumerate(leaks.items())}
+    models = read_tables(made, IMAGES, per_byte=False)
+    line = Line(models["original"], models["candidate"], [models["retrained-1"], models["retrained-2"]])
+    ones, pairs = _Counted(world.side().table), _Counted(world.side().table)
+    record_checks(line, Calibration(ones, per_byte=False), 0.05)
+    _, metrics = reference_checks(line, Calibration(pairs, per_byte=False), POLICY.verification, 0.05)
+    assert (ones.lookups, pairs.lookups) == (2, 2)  # forgotten records, held-out records
+    assert metrics["reference_auc_do_nothing"] > 0.9
+    assert len({metrics["reference_auc"], *metrics["reference_auc_retrained"]}) == 3

@@ -5,7 +5,7 @@ records (workers/metrics/reference_auc.py). Only the gate's side is read here: w
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from service.verification.statistics import Array, NotMeasurable
 from service.verification.verdict import NOT_RUN, REFERENCE, REFERENCE_CONTROL
 from workers.metrics.reference_auc import Judged, ReferenceAuc, reference_auc
 from workers.modeling.directories import sha256_file
-from workers.planning.checks import NO_HELD_OUT
+from workers.planning.checks import NO_HELD_OUT, auc_check
 from workers.planning.comparisons import Line
 from workers.planning.score_tables import FORGET, HELD_OUT, ModelScores, SetScores
 from workers.references.layout import HELD_OUT as POOL_HELD_OUT
@@ -82,12 +82,13 @@ def reference_checks(
     n, m = len(line.original[FORGET]), len(line.original[HELD_OUT]) if line.has_held_out else None
     if isinstance(calibration, NotMeasurable):
         return [_check(name, calibration, policy, alpha, n, m) for name in (REFERENCE, REFERENCE_CONTROL)], {}
-    candidate, original = (_measured(model, calibration) for model in (line.candidate, line.original))
+    sets = judged_sets(line.original, calibration)
+    candidate, original = (_measured(sets, model, calibration) for model in (line.candidate, line.original))
     pairs = ((REFERENCE, candidate), (REFERENCE_CONTROL, original))
     checks = [_check(name, found, policy, alpha, n, m) for name, found in pairs]
     metrics: dict[str, Any] = {REFERENCE: _value(candidate), f"{REFERENCE}_do_nothing": _value(original)}
     if line.retrained:
-        metrics[f"{REFERENCE}_retrained"] = [_value(_measured(model, calibration)) for model in line.retrained]
+        metrics[f"{REFERENCE}_retrained"] = [_value(_measured(sets, model, calibration)) for model in line.retrained]
     metrics[f"{REFERENCE}_outside"] = candidate.outside if isinstance(candidate, ReferenceAuc) else None
     return checks, metrics
 
@@ -128,9 +129,19 @@ def reference_table(scores: pa.Table, calibration: Calibration, task: str) -> pa
     return pa.concat_tables(parts)
 
 
-def _measured(model: ModelScores, calibration: Calibration) -> ReferenceAuc | NotMeasurable:
-    sets = judged_sets(model, calibration)
-    return sets if isinstance(sets, NotMeasurable) else reference_auc(*sets)
+def rejudged(sets: tuple[Judged, Judged], model: ModelScores, calibration: Calibration) -> tuple[Judged, Judged]:
+    """The same records as another model scores them: what references say of them need not be looked up again."""
+    forget, held_out = sets
+    return (
+        replace(forget, scores=_scores(model[FORGET], calibration)),
+        replace(held_out, scores=_scores(model[HELD_OUT], calibration)),
+    )
+
+
+def _measured(
+    sets: tuple[Judged, Judged] | NotMeasurable, model: ModelScores, calibration: Calibration
+) -> ReferenceAuc | NotMeasurable:
+    return sets if isinstance(sets, NotMeasurable) else reference_auc(*rejudged(sets, model, calibration))
 
 
 def _scores(scores: SetScores, calibration: Calibration) -> Array:
@@ -151,23 +162,9 @@ def _check(
 ) -> Check:
     if isinstance(found, NotMeasurable):
         return Check(id=name, role="diagnostic", statistic=STATISTIC, n=n, m=m, reason=found.reason)
-    auc = found.auc
-    return Check(
-        id=name,
-        role="diagnostic",
-        statistic=f"AUC among records that {found.references} reference models without each find equally hard",
-        estimate=auc.auc,
-        alpha=alpha,
-        ci=auc.interval(1 - 2 * alpha),
-        ci95=auc.interval(0.95),
-        margin=margin_for(policy.auc_margin, auc.n),
-        n=auc.n,
-        m=auc.m,
-        cluster="subject",
-        clusters=auc.clusters,
-        references=found.references,
-        p_value=auc.p_value(),
-    )
+    told = f"AUC among records that {found.references} reference models without each find equally hard"
+    check = auc_check(name, found.auc, alpha, margin_for(policy.auc_margin, found.auc.n), statistic=told)
+    return check.model_copy(update={"references": found.references, "p_value": found.auc.p_value()})
 
 
 def _value(found: ReferenceAuc | NotMeasurable) -> float | None:

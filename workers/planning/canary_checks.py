@@ -11,6 +11,7 @@ from service.verification.schema import Check, Traces
 from service.verification.statistics import Auc
 from service.verification.verdict import CANARIES, CANARY_CONTROL, CANARY_RATE, NOT_RUN
 from workers.metrics.companion_canaries import companion_auc, companion_design, companion_rate
+from workers.planning.checks import auc_check
 from workers.planning.comparisons import Line
 from workers.planning.score_tables import CANARY, CANARY_OUT, ModelScores
 
@@ -27,9 +28,9 @@ def canary_checks(
         return [Check(id=CANARIES, role="diagnostic", statistic=_AUC, reason=reason)], {}
     after, before = _auc(line.candidate, kinds), _auc(line.original, kinds)
     checks = [
-        _auc_check(CANARIES, after, policy, alpha),
+        _check(CANARIES, after, policy, alpha),
         _rate_check(line.candidate, kinds, policy, alpha),
-        _auc_check(CANARY_CONTROL, before, policy, alpha),
+        _check(CANARY_CONTROL, before, policy, alpha),
     ]
     metrics: dict[str, Any] = {CANARIES: after.auc, f"{CANARIES}_do_nothing": before.auc}
     if line.retrained:
@@ -47,24 +48,9 @@ def _auc(model: ModelScores, kinds: Mapping[str, str]) -> Auc:
     return companion_auc(*_sides(model, kinds))
 
 
-def _auc_check(name: str, auc: Auc, policy: VerificationPolicy, alpha: float) -> Check:
+def _check(name: str, auc: Auc, policy: VerificationPolicy, alpha: float) -> Check:
     design, margin = companion_design(auc.n, auc.m), margin_for(policy.canary_margin, auc.n)
-    return Check(
-        id=name,
-        role="diagnostic",
-        statistic=_AUC,
-        estimate=auc.auc,
-        alpha=alpha,
-        ci=auc.interval(1 - 2 * alpha),
-        ci95=auc.interval(0.95),
-        margin=margin,
-        n=auc.n,
-        m=auc.m,
-        cluster="canary",
-        clusters=auc.clusters,
-        power_at_zero=design.power_at_zero(margin, alpha) if margin is not None else None,
-        smallest_detectable=design.smallest_detectable(alpha),
-    )
+    return auc_check(name, auc, alpha, margin, design, _AUC, "canary")
 
 
 def _rate_check(model: ModelScores, kinds: Mapping[str, str], policy: VerificationPolicy, alpha: float) -> Check:

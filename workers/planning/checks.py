@@ -61,8 +61,8 @@ def membership_checks(
     design = membership_design(*_sides(original))
     margin = margin_for(policy.auc_margin, n)
     return [
-        _auc_check(MEMBERSHIP, auc_of(candidate), design, margin, alpha),
-        _auc_check(CONTROL, auc_of(original), design, margin, alpha),
+        auc_check(MEMBERSHIP, auc_of(candidate), alpha, margin, design),
+        auc_check(CONTROL, auc_of(original), alpha, margin, design),
     ]
 
 
@@ -76,11 +76,20 @@ def _sides(model: ModelScores) -> tuple[Array, Array, Clusters, Clusters]:
     return forget.membership, held_out.membership, forget.subjects, held_out.subjects
 
 
-def _auc_check(name: str, auc: Auc, design: AucDesign | None, margin: float | None, alpha: float) -> Check:
+def auc_check(
+    name: str,
+    auc: Auc,
+    alpha: float,
+    margin: float | None,
+    design: AucDesign | None = None,
+    statistic: str = "AUC",
+    cluster: str = _PEOPLE,
+) -> Check:
+    """An AUC as a check without a verdict; `design` says what so many records can show."""
     return Check(
         id=name,
         role="diagnostic",
-        statistic="AUC",
+        statistic=statistic,
         estimate=auc.auc,
         alpha=alpha,
         ci=auc.interval(1 - 2 * alpha),
@@ -88,7 +97,7 @@ def _auc_check(name: str, auc: Auc, design: AucDesign | None, margin: float | No
         margin=margin,
         n=auc.n,
         m=auc.m,
-        cluster=_PEOPLE,
+        cluster=cluster,
         clusters=auc.clusters,
         power_at_zero=design.power_at_zero(margin, alpha) if design and margin is not None else None,
         smallest_detectable=design.smallest_detectable(alpha) if design else None,
@@ -106,7 +115,7 @@ def blind_check(features: BlindFeatures | None, has_held_out: bool, alpha: float
     if isinstance(found, NotMeasurable):
         n, m = len(features.forget), len(features.held_out)
         return Check(id=BLIND, role="diagnostic", statistic="AUC", reason=found.reason, n=n, m=m)
-    return _auc_check(BLIND, found, None, BLIND_LIMIT - CHANCE, alpha)
+    return auc_check(BLIND, found, alpha, BLIND_LIMIT - CHANCE)
 
 
 def difficulty_check(easy: Difficulty | None, alpha: float) -> Check:
@@ -115,8 +124,7 @@ def difficulty_check(easy: Difficulty | None, alpha: float) -> Check:
     found = difficulty_auc(easy) if easy is not None else NotMeasurable("not run: the training left no learning events")
     if isinstance(found, NotMeasurable):
         return Check(id=DIFFICULTY, role="diagnostic", statistic=statistic, reason=found.reason)
-    check = _auc_check(DIFFICULTY, found, None, BLIND_LIMIT - CHANCE, alpha)
-    return check.model_copy(update={"statistic": statistic})
+    return auc_check(DIFFICULTY, found, alpha, BLIND_LIMIT - CHANCE, statistic=statistic)
 
 
 def copies_check(count: int | None, forgotten: int) -> Check:

@@ -6,8 +6,8 @@ from service.verification.schema import Check
 from service.verification.statistics import NotMeasurable
 from service.verification.verdict import PER_RECORD, RECORD_CONTROL
 from workers.metrics.per_record import HeldOut, PerRecord, correlation, per_record
-from workers.metrics.reference_auc import PRIOR_WEIGHT, pooled_variance, unexplained
-from workers.planning.calibrated import Calibration, judged_sets
+from workers.metrics.reference_auc import PRIOR_WEIGHT, Judged, pooled_variance, unexplained
+from workers.planning.calibrated import Calibration, judged_sets, rejudged
 from workers.planning.comparisons import Line
 from workers.planning.score_tables import FORGET, HELD_OUT, ModelScores
 
@@ -26,21 +26,24 @@ def record_checks(
     m = len(line.original[HELD_OUT]) if line.has_held_out else None
     if isinstance(calibration, NotMeasurable):
         return [_unmeasured(name, calibration, n, m) for name in (PER_RECORD, RECORD_CONTROL)], {}
-    candidate, original = (_measured(model, calibration, alpha) for model in (line.candidate, line.original))
+    sets = judged_sets(line.original, calibration)
+
+    def measured(model: ModelScores) -> PerRecord | NotMeasurable:
+        return sets if isinstance(sets, NotMeasurable) else _measured(rejudged(sets, model, calibration), alpha)
+
+    candidate, original = measured(line.candidate), measured(line.original)
+    references = None if isinstance(sets, NotMeasurable) else int(sets[0].count.min())
     checks = [
-        _check(name, found, alpha, _references(calibration, line.original), n, m)
+        _check(name, found, alpha, references, n, m)
         for name, found in ((PER_RECORD, candidate), (RECORD_CONTROL, original))
     ]
     metrics: dict[str, Any] = {PER_RECORD: _value(candidate), f"{PER_RECORD}_do_nothing": _value(original)}
     if line.retrained:
-        metrics[f"{PER_RECORD}_retrained"] = [_value(_measured(model, calibration, alpha)) for model in line.retrained]
+        metrics[f"{PER_RECORD}_retrained"] = [_value(measured(model)) for model in line.retrained]
     return checks, metrics
 
 
-def _measured(model: ModelScores, calibration: Calibration, alpha: float) -> PerRecord | NotMeasurable:
-    sets = judged_sets(model, calibration)
-    if isinstance(sets, NotMeasurable):
-        return sets
+def _measured(sets: tuple[Judged, Judged], alpha: float) -> PerRecord | NotMeasurable:
     forget, held_out = sets
     least = int(min(forget.count.min(), held_out.count.min()))
     if least < 4:
@@ -63,11 +66,6 @@ def _measured(model: ModelScores, calibration: Calibration, alpha: float) -> Per
             f"not measurable: scores of never-seen records spread {found.scale:.1f} times as wide as references say"
         )
     return found
-
-
-def _references(calibration: Calibration, model: ModelScores) -> int | None:
-    sets = judged_sets(model, calibration)
-    return None if isinstance(sets, NotMeasurable) else int(sets[0].count.min())
 
 
 def _check(
