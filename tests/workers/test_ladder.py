@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from service.errors import BadParameters
-from service.verification.policy import Policy
+from service.verification.policy import Policy, margin_for
+from service.verification.schema import Check
+from service.verification.verdict import decide, judge
 from workers.planning.costs import ExactOption
 from workers.planning.ladder import Plan, Situation, plan_ladder
 
@@ -41,8 +43,8 @@ def test_sets_that_can_be_judged_get_two_approximate_attempts_then_the_exact_met
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"forget_records": 32}, "fewer than 33 records"),
-        ({"forget_subjects": 9}, "fewer than 10 people"),
+        ({"forget_records": 32}, "fewer than 33 records, too few for the attack on them to decide, and neither"),
+        ({"forget_subjects": 9}, "fewer than 10 people, too few for the attack on them to decide, and neither"),
         ({"has_held_out": False}, "no held-out set"),
     ],
 )
@@ -52,6 +54,56 @@ def test_sets_that_cannot_be_judged_go_to_exact_at_once(change: dict[str, Any], 
     assert why in made.why
     with pytest.raises(BadParameters, match="no recipe"):
         plan(**change, exact=[])
+
+
+def best_case(records: int, people: int, found_before: bool) -> list[Check]:
+    """Everything that can speak for a candidate does: the canaries, the records one by one, utility, and the attacks as
+    far as they are measured on so few. `found_before`: the attacks find the records in the original."""
+    rules, size = Policy().verification, {"n": records, "clusters": (people, 400), "alpha": 0.025}
+    margin = margin_for(rules.auc_margin, records)
+    clean: dict[str, Any] = {"estimate": 0.5, "ci": (0.499, 0.501), "ci95": (0.499, 0.501)}
+    leak: dict[str, Any] = {"estimate": 0.9, "ci": (0.89, 0.91), "ci95": (0.89, 0.91)}
+    before = leak if found_before else clean
+    alone: dict[str, Any] = {"estimate": 0.0, "ci": (-0.1, 0.1), "ci95": (-0.1, 0.1), "margin": 2.0, "p_value": 0.9}
+    shift = {"estimate": 9.0, "ci": (8.0, 10.0), "ci95": (8.0, 10.0)} if found_before else {}
+    values: dict[str, dict[str, Any]] = {
+        "distinct": {"verdict": "pass"},
+        "sanity": {"verdict": "pass", "estimate": 1.0},
+        "membership_auc": clean | size | {"margin": margin},
+        "positive_control": before | size | {"margin": margin},
+        "blind_baseline": clean | {"margin": 0.05},
+        "difficulty_baseline": clean | {"margin": 0.05},
+        "reference_auc": clean | size | {"margin": margin, "references": 16, "p_value": 0.9},
+        "reference_control": before | size | {"margin": margin, "references": 16, "p_value": 1e-9},
+        "per_record": alone,
+        "record_control": alone | shift,
+        "companion_canaries": clean | {"margin": 0.05, "n": 1000, "m": 5000},
+        "companion_rate": {"estimate": 0.05, "ci": (0.04, 0.06), "ci95": (0.04, 0.06), "margin": 0.12, "n": 1000},
+        "canary_control": leak | {"margin": 0.05, "n": 1000, "m": 5000},
+        "utility": {"estimate": 0.0, "ci": (0.0, 0.0), "ci95": (0.0, 0.0), "margin": 0.015, "n": 3000}
+        | {"clusters": (3000,), "statistic": "accuracy difference"},
+    }
+    checks = [Check(**({"id": name, "role": "diagnostic", "statistic": ""} | told)) for name, told in values.items()]
+    return judge(checks, "measurement", rules)
+
+
+@pytest.mark.parametrize("found_before", [True, False])
+@pytest.mark.parametrize(
+    ("records", "people"), [(1, 1), (4, 4), (10, 10), (32, 10), (32, 32), (33, 9), (33, 10), (75, 33), (300, 9)]
+)
+def test_an_approximate_attempt_is_made_exactly_where_the_gate_could_let_one_pass(
+    records: int, people: int, found_before: bool
+) -> None:
+    """No evidence of canaries or of records one by one lets an attempt pass on a set that no attack is measured on."""
+    verdict, _ = decide(best_case(records, people, found_before), "measurement")
+    tried = plan(forget_records=records, forget_subjects=people, data_records=10**6).rungs[0].kind == "approximate"
+    assert (verdict == "pass") is tried
+
+
+def test_a_policy_with_margins_for_fewer_records_has_them_tried() -> None:
+    policy = Policy.model_validate({"verification": {"auc_margin": {"5": 0.3}, "min_subjects": 2}})
+    assert names(plan(policy, forget_records=5, forget_subjects=2))[0] == "nabla_tau"
+    assert "fewer than 5 records" in plan(policy, forget_records=4, forget_subjects=2).why
 
 
 def test_without_a_recipe_the_ladder_ends_before_the_exact_method() -> None:

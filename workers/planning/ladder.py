@@ -16,6 +16,12 @@ CHEAP = 0.25
 """An exact method that costs no more of a training than this is taken before any approximate attempt."""
 _APPROXIMATE_SHARE = 0.2
 _WORTH_A_RISK = 0.9
+_STAND_IN = (
+    "too few for the attack on them to decide, and neither canaries nor records one by one stand in for it, so that no "
+    "approximate attempt could pass; exact at once"
+)
+"""Canaries stand in only where the attack was measured and found nothing before either; records one by one never gate
+(service.verification.verdict)."""
 _NEVER_REFUSED = ("retrain", "refit")
 
 
@@ -128,12 +134,12 @@ def _exact_at_once(policy: Policy, case: Situation) -> str | None:
         share = case.edited_records / case.data_records
         return f"{share:.1%} of the data was removed by approximate methods since the model was last exact; exact"
     if not case.has_held_out:
-        return "no held-out set, so no approximate attempt could be judged; exact at once"
+        return "no held-out set to compare with, so that no approximate attempt could pass; exact at once"
     if margin_for(rules.auc_margin, case.forget_records) is None:
         smallest = min(int(size) for size in rules.auc_margin)
-        return f"fewer than {smallest} records, so no approximate attempt could be judged; exact at once"
+        return f"fewer than {smallest} records, {_STAND_IN}"
     if case.forget_subjects < rules.min_subjects:
-        return f"fewer than {rules.min_subjects} people, so no approximate attempt could be judged; exact at once"
+        return f"fewer than {rules.min_subjects} people, {_STAND_IN}"
     return _too_slow_or_cheap(policy, case)
 
 
