@@ -308,7 +308,7 @@ def _verdicts(report: dict[str, Any]) -> Iterator[str]:
 
 def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator[str]:
     from service.verification.policy import Policy, margin_for
-    from service.verification.schema import Evaluation
+    from service.verification.schema import EVALUATION, Evaluation
     from service.verification.verdict import (
         CANARIES,
         CANARY_CONTROL,
@@ -323,6 +323,8 @@ def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator
     read = Evaluation.model_validate(evaluation)
     fixed = Policy.model_validate(policy["document"]).verification
     yield from disagreements(read, fixed)
+    if read.schema_id != EVALUATION:
+        return
     if read.policy_digest != policy["digest"]:
         yield "the evaluation was made under another policy"
     margins = dict.fromkeys((MEMBERSHIP, CONTROL, REFERENCE, REFERENCE_CONTROL), fixed.auc_margin)

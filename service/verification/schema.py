@@ -1,10 +1,12 @@
 """The evaluation: what `lethe evaluate --json` prints and report.json carries, as numbers that anyone can judge again.
 
-Schema "lethe/evaluation/1" (`evaluation_schema()` exports it as JSON Schema). Every float is finite or null.
+The schema names the rules as well as the shape (`evaluation_schema()` exports it as JSON Schema): whoever changes what
+follows from the same numbers gives it the next number. "lethe/evaluation/1" was judged by several sets of rules under
+one name; it can be read, and not judged again. Every float is finite or null.
 """
 
 from datetime import date
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +15,9 @@ Outcome = Literal["pass", "fail", "inconclusive", "info"]
 Role = Literal["gate", "diagnostic"]
 Basis = Literal["procedure", "measurement"]
 Grade = Literal["A", "B", "C"]
+EVALUATION: Final = "lethe/evaluation/2"
+"""The rules of service.verification.verdict as they are."""
+
 QualifiedVerdict = Literal["qualified", "not qualified", "inconclusive"]
 Interval = tuple[float, float]
 
@@ -132,7 +137,7 @@ class Evaluation(_Part):
         validate_by_alias=True,
     )  # fmt: skip
 
-    schema_id: Literal["lethe/evaluation/1"] = Field(default="lethe/evaluation/1", alias="schema")
+    schema_id: Literal["lethe/evaluation/1", "lethe/evaluation/2"] = Field(default=EVALUATION, alias="schema")
     task: str
     records: Records
     models: Models

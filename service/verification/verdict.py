@@ -9,7 +9,7 @@ number.
 from collections.abc import Mapping, Sequence
 
 from service.verification.policy import VerificationPolicy, margin_for
-from service.verification.schema import Basis, Check, Evaluation, Grade, Outcome, Qualified, Role, Verdict
+from service.verification.schema import EVALUATION, Basis, Check, Evaluation, Grade, Outcome, Qualified, Role, Verdict
 
 MEMBERSHIP, CONTROL, BLIND = "membership_auc", "positive_control", "blind_baseline"
 DIFFICULTY, COPIES = "difficulty_baseline", "near_duplicates"
@@ -385,9 +385,13 @@ def _because(check: Check) -> str:
 def disagreements(evaluation: Evaluation, policy: VerificationPolicy) -> list[str]:
     """Where stated roles, verdicts and grade do not follow from the numbers; empty when all do.
 
+    An evaluation that was made by other rules than these is not judged by them: one line says so.
     `provenance`, `distinct` and what `sanity` has seen of the files cannot be derived from numbers and are taken as
     stated.
     """
+    if evaluation.schema_id != EVALUATION:
+        told = f"judged by the rules of {evaluation.schema_id}, and this version knows those of {EVALUATION} alone"
+        return [f"{told}: verify it with the version of Lethe that wrote it"]
     again = judge(evaluation.checks, evaluation.basis, policy)
     found = [
         f"{stated.id} is stated as {stated.verdict} ({stated.role}), its numbers say {derived.verdict} ({derived.role})"

@@ -54,7 +54,7 @@ def run(shelf: Path, *more: str, candidate: str = "retrained", forget: str = "fo
 def test_the_command_tells_by_exit_code_and_json(shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(shelf, "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["schema"] == "lethe/evaluation/1"
+    assert told["schema"] == "lethe/evaluation/2"
     assert (told["verdict"], told["grade"], told["basis"]) == ("pass", "A", "procedure")
     retrained = str(shelf / "retrained")
     assert run(shelf, "--ignore-record", "--retrained", retrained, retrained, "--json") == 3

@@ -108,7 +108,6 @@ def evaluation(
     numbers = SetNumbers(loss=0.121, accuracy=0.962)
     figures = ModelNumbers(forget=numbers, retain=SetNumbers(loss=0.04, accuracy=0.991), held_out=numbers)
     return Evaluation(
-        schema_id="lethe/evaluation/1",
         task="image-classification",
         records=Records(forget=90, retain=1347, held_out=300, retain_scored=1347, near_duplicates=near_duplicates),
         traces=traces,

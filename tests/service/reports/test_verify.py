@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from service.audit import service as audit
 from service.reports import verify
 from service.reports.bundle import build_bundle
+from service.reports.schema import Report
 from service.reports.signing import key_id, load_or_create_key
 from service.settings import get_settings
 from tests.service.reports import samples
@@ -122,6 +123,13 @@ def _policy(report: dict[str, Any]) -> None:
         part["policy"]["document"]["verification"]["auc_margin"] = {"33": 0.4}
 
 
+def _old_rules(report: dict[str, Any]) -> None:
+    """A report from before the rules had a name of their own: it is not judged by those of today."""
+    for part in (report, report["targets"][0]):
+        part["verification"]["schema"] = "lethe/evaluation/1"
+        part["attempts"][0]["verification"]["schema"] = "lethe/evaluation/1"
+
+
 def _digest(report: dict[str, Any]) -> None:
     for part in (report, report["targets"][0]):
         part["lineage"]["new_version"]["digest"] = "00" * 32
@@ -164,6 +172,7 @@ def _shape(report: dict[str, Any]) -> None:
         (_margin, "verdict", "membership_auc: the margin 0.4 is not the one of the policy for 90 records"),
         (_reference, "verdict", "reference_auc is stated as pass"),
         (_reference, "verdict", "reference_auc: the margin 0.45 is not the one of the policy for 90 records"),
+        (_old_rules, "verdict", "rules of lethe/evaluation/1, and this version knows those of lethe/evaluation/2 alone"),
         (_policy, "policy", "the policy's digest is not that of the policy"),
         (_digest, "versions", "the new version's digest is not that of the attempt that passed"),
         (_failed_attempt, "log", "attempt 1: the log does not hold its verdict pass"),
@@ -221,3 +230,20 @@ def test_the_verifier_loads_nothing_of_the_service_but_the_verdict(bundle: bytes
         "service.errors",
     )
     assert [name for name in done.stdout.split() if not name.startswith(allowed)] == []
+
+
+def test_an_old_evaluation_is_refused_with_one_line_and_never_called_wrong(bundle: bytes) -> None:
+    found = faults(resigned(bundle, _old_rules))
+    assert len(found) == 2  # the published attempt and the one before it
+    assert all(name == "verdict" and "with the version of Lethe that wrote it" in line for name, line in found)
+    # It stays readable: reports are rendered again from what they hold.
+    parts = json.loads(members(resigned(bundle, _old_rules))["report.json"])
+    assert Report.model_validate(parts).verification is not None
+
+
+def test_rules_that_nobody_knows_are_not_guessed(bundle: bytes) -> None:
+    def ahead(report: dict[str, Any]) -> None:
+        for part in (report, report["targets"][0]):
+            part["verification"]["schema"] = "lethe/evaluation/3"
+
+    assert any(name == "verdict" and "not of the shape" in line for name, line in faults(resigned(bundle, ahead)))

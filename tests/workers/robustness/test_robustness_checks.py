@@ -80,7 +80,7 @@ def test_a_planted_edit_is_found_out_and_judged_as_without_the_probes(world: Wor
     plain = judged(world, tmp_path / "hidden", **options, robustness=False)
     assert (found.verdict, found.grade, found.reason) == (plain.verdict, plain.grade, plain.reason)
     assert found.checks[: len(plain.checks)] == plain.checks
-    assert found.as_json()["schema"] == "lethe/evaluation/1"
+    assert found.as_json()["schema"] == "lethe/evaluation/2"
     # Three precisions of 2 + 5 batches; four times 80 records of the other half, and 50 batches of the first.
     certification = split_held_out(world.held_out, held_out_key(HOLDOUT))[1]
     batches = 3 * (-(-FORGOTTEN // 128) + -(-len(certification) // 128))

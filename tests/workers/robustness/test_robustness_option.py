@@ -26,7 +26,7 @@ def test_the_option_adds_its_checks_to_the_same_document(tmp_path: Path, capsys:
     plain = json.loads(capsys.readouterr().out)
     assert main([*words, "--robustness"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["schema"] == plain["schema"] == "lethe/evaluation/1"
+    assert told["schema"] == plain["schema"] == "lethe/evaluation/2"
     assert told.keys() == plain.keys()
     added = [check["id"] for check in told["checks"][len(plain["checks"]) :]]
     assert added == ["precision_bf16", "precision_int8", "precision_int4", "relearning_excess"]
