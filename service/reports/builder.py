@@ -151,5 +151,9 @@ def _publication(job: JobEvidence) -> PublicationPart | None:
     if job.published_at is None or job.new_version is None:
         return None
     return PublicationPart(
-        published_at=job.published_at, version=job.new_version, retired=job.retired, artefacts=list(job.artefacts)
+        published_at=job.published_at,
+        version=job.new_version,
+        retired=job.retired,
+        artefacts=list(job.artefacts),
+        review=job.review,
     )

@@ -14,8 +14,10 @@ from service.reports.wording import (
     named,
     number,
     published_method,
+    reviewed,
     span,
 )
+from service.verification.release import PUBLISHED_STATES
 from service.verification.schema import Check, Evaluation
 from service.verification.verdict import MEMBERSHIP, PER_RECORD, REFERENCE
 
@@ -44,6 +46,7 @@ def decided(report: Report) -> list[str]:
                 f"Version {target.publication.version.number} of {target.model} took over serving on "
                 f"{moment(target.publication.published_at)}."
             )
+            lines += [reviewed(target.publication.review)] if target.publication.review else []
         else:
             lines.append(f"No new version of {target.model} was made for this request.")
     left = f"{span(clock.days_left)} before the deadline" if clock.in_time else f"{span(clock.days_left)} late"
@@ -71,7 +74,7 @@ def _made(target: TargetPart) -> list[str]:
     else:
         base = target.lineage.base_version
         lines = [f"The approximate procedure {method} was run from version {base.number if base else '?'}."]
-    lines += _tried([attempt for attempt in target.attempts if attempt.state != "passed"])
+    lines += _tried([attempt for attempt in target.attempts if attempt.state not in PUBLISHED_STATES])
     retired = publication.retired
     if retired is not None:
         due = f"; its files are due to be destroyed by {moment(retired.destroy_by)}" if retired.destroy_by else ""
@@ -99,7 +102,7 @@ def _finding(target: TargetPart) -> list[str]:
     evaluation, grade = target.verification, target.grade
     if target.publication is None or evaluation is None:
         return [f"{target.model}: nothing was unlearned, so there was nothing to measure."]
-    graded = f", grade {grade} ({GRADES.get(grade, 'see policy')})" if grade else ""
+    graded = f", grade {grade} ({GRADES.get(grade, 'see policy')})" if grade else ", no grade: the gate did not pass it"
     head = f"{target.model}: verdict {evaluation.verdict}{graded}."
     short = [f"In short: {named(evaluation.reason, evaluation)}."] if evaluation.reason else []
     printed = _diagnostics(evaluation) if evaluation.basis == "procedure" else []

@@ -31,11 +31,16 @@ def document_of(report: Report) -> dict[str, Any]:
     }
 
 
+def _decision(target: TargetPart) -> str:
+    released = any(attempt.state == "released" for attempt in target.attempts)
+    return "released by a reviewer" if released else "published"
+
+
 def _headline(target: TargetPart) -> dict[str, Any]:
     """The strip on page one: model, what happened, verdict, grade, version."""
     verdict = target.verification.verdict if target.verification else None
     outcome = {
-        "published": "new version published",
+        "published": f"new version {_decision(target)}",
         "no_records": "no records found",
         "already_deleted": "dealt with earlier",
     }

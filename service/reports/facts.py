@@ -8,7 +8,17 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field
 
-from service.reports.schema import ArtefactPart, DatasetPart, Outcome, Part, PlotPart, RetiredPart, VersionPart
+from service.reports.schema import (
+    ArtefactPart,
+    DatasetPart,
+    Outcome,
+    Part,
+    PlotPart,
+    RetiredPart,
+    ReviewPart,
+    VersionPart,
+)
+from service.verification.release import PUBLISHED_STATES
 from service.verification.schema import Evaluation
 
 
@@ -71,6 +81,7 @@ class JobEvidence(Part):
     policy_digest: str
     plan: dict[str, Any] | None = None
     attempts: list[AttemptFacts] = Field(default_factory=list)
+    review: ReviewPart | None = None
     published_at: AwareDatetime | None = None
     retired: RetiredPart | None = None
     artefacts: list[ArtefactPart] = Field(default_factory=list)
@@ -79,5 +90,5 @@ class JobEvidence(Part):
     @property
     def published(self) -> AttemptFacts | None:
         """The attempt behind the new version."""
-        passed = [attempt for attempt in self.attempts if attempt.state == "passed"]
-        return passed[-1] if passed and self.new_version else None
+        chosen = [attempt for attempt in self.attempts if attempt.state in PUBLISHED_STATES]
+        return chosen[-1] if chosen and self.new_version else None

@@ -21,6 +21,7 @@ def limits_of(target: TargetFacts, job: JobEvidence) -> list[str]:
     if evaluation is None:
         return _always(job)
     return [
+        *_released(job),
         *_basis(evaluation),
         *_sizes(job, evaluation.check("membership_auc")),
         *_positive_control(evaluation.check("positive_control")),
@@ -31,6 +32,15 @@ def limits_of(target: TargetFacts, job: JobEvidence) -> list[str]:
         reference_limit(evaluation.check(REFERENCE)),
         *_copies(job),
         *_always(job),
+    ]
+
+
+def _released(job: JobEvidence) -> list[str]:
+    if job.review is None or job.review.kind != "released":
+        return []
+    return [
+        "The gate did not pass this version: its checks could not tell. A reviewer released it, which adds no "
+        "evidence: what the checks left open is open."
     ]
 
 

@@ -117,7 +117,7 @@ class AttemptPart(Part):
     method: str
     params: dict[str, Any]
     seed: int
-    state: str = Field(description="passed, failed, inconclusive or error")
+    state: str = Field(description="passed, failed, inconclusive, error, or released: inconclusive and published")
     code_version: str | None
     device: str | None
     seconds: float | None
@@ -154,6 +154,19 @@ class ArtefactPart(Part):
     destroyed_at: AwareDatetime | None
 
 
+class ReviewPart(Part):
+    """What a reviewer decided on the publication; the log holds it as `attempt.released` or `publication.approved`."""
+
+    kind: Literal["released", "approved"] = Field(
+        description="released: published though the gate was inconclusive; approved: it had passed"
+    )
+    attempt: int
+    at: AwareDatetime
+    key_id: str = Field(description="id of the reviewer's API key")
+    reason: str | None = Field(description="of a release, as the reviewer wrote it")
+    reason_sha256: str | None = Field(description="SHA-256 of the reason in UTF-8, which the log holds")
+
+
 class PublicationPart(Part):
     """When serving switched, and what becomes of everything that held the records."""
 
@@ -161,6 +174,7 @@ class PublicationPart(Part):
     version: VersionPart
     retired: RetiredPart | None
     artefacts: list[ArtefactPart]
+    review: ReviewPart | None = Field(None, description="null where the policy asks nobody and the gate decided")
 
 
 class PlotPart(Part):

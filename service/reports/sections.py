@@ -9,7 +9,7 @@ from service.reports.blocks import Block, Cell, bullets, facts, figures, mono, s
 from service.reports.findings import verification
 from service.reports.limits import count
 from service.reports.schema import ArtefactPart, AttemptPart, NearDuplicatesPart, Report, TargetPart
-from service.reports.wording import GRADES, check_name, interval, moment, number, seconds, span
+from service.reports.wording import GRADES, check_name, interval, moment, number, reviewed, seconds, span
 
 
 def clock(report: Report) -> Block:
@@ -131,6 +131,10 @@ def _publication(target: TargetPart) -> list[Block]:
             ["Retired", f"version {retired.number}, {moment(retired.retired_at)}; it cannot serve again"],
             ["Its destruction", _end(retired.destroy_by, retired.destroyed_at)],
         ]
+    if publication.review:
+        rows.append(["Reviewer", reviewed(publication.review)])
+        if publication.review.reason_sha256:
+            rows.append(["Digest of the reason", mono(publication.review.reason_sha256)])
     if not publication.artefacts:
         return [facts(rows)]
     return [
@@ -176,7 +180,8 @@ def how_to_check(report: Report) -> Block:
     )
     terms = [
         "pass: the interval lies inside the margin that the policy fixed before the run. fail: it lies outside. "
-        "inconclusive: neither, most often because there are too few records.",
+        "inconclusive: neither, most often because there are too few records. released: inconclusive, and published "
+        "by a reviewer's decision, as the policy allows.",
         "gate: the check decides about publication. diagnostic: it is printed and decides nothing.",
         "AUC: the chance that the attack ranks a forgotten record above one that was never trained on; one half is "
         "guessing, and both sides count: far below one half is as revealing as far above.",

@@ -176,6 +176,7 @@ def _report(report: dict[str, Any], members: Mapping[str, bytes], key_id: str, f
         ("versions", lambda: _versions(report), "digests of the versions agree"),
         ("policy", lambda: _policy(report), "the policies have the digests that are stated"),
         ("verdict", lambda: _verdicts(report), "the verdicts follow from checks and policy"),
+        ("review", lambda: _reviews(report), "what reviewers decided is in the log and in line with the policy"),
     )
     for name, run, right in checks:
         try:
@@ -264,10 +265,12 @@ def _job_against_log(target: dict[str, Any], events: list[dict[str, Any]]) -> It
 
 
 def _versions(report: dict[str, Any]) -> Iterator[str]:
+    from service.reports.reviews import published_attempts
+
     published = [event["data"] for event in report["log_proof"]["events"] if event["kind"] == "version.published"]
     for target in _targets(report):
         name, new, base = target["model"], target["lineage"]["new_version"], target["lineage"]["base_version"]
-        passed = [attempt["digest"] for attempt in target["attempts"] if attempt["state"] == "passed"]
+        passed = [attempt["digest"] for attempt in published_attempts(target)]
         if target["publication"]["version"] != new:
             yield f"{name}: the published version is not the new version of the lineage"
         if passed != [new["digest"]]:
@@ -290,13 +293,14 @@ def _policy(report: dict[str, Any]) -> Iterator[str]:
 
 def _verdicts(report: dict[str, Any]) -> Iterator[str]:
     """Every verdict again, from the numbers and the policy; and the parts that a report on one model repeats."""
+    from service.reports.reviews import verdict_faults
+
     for target in _targets(report):
         stated = [(attempt["verification"], f"attempt {attempt['number']}: ") for attempt in target["attempts"]]
         for evaluation, which in [(target["verification"], ""), *stated]:
             if evaluation is not None:
                 yield from (f"{target['model']}: {which}{line}" for line in _judge_again(evaluation, target["policy"]))
-        if (target["verification"]["verdict"], target["verification"]["grade"]) != ("pass", target["grade"]):
-            yield f"{target['model']}: a version was published with another verdict than pass, or the grades differ"
+        yield from (f"{target['model']}: {line}" for line in verdict_faults(target))
     if len(report["targets"]) == 1:
         shared = report.keys() & report["targets"][0].keys() - {"plots"}
         yield from (
@@ -304,6 +308,13 @@ def _verdicts(report: dict[str, Any]) -> Iterator[str]:
             for name in sorted(shared)
             if report[name] != report["targets"][0][name]
         )
+
+
+def _reviews(report: dict[str, Any]) -> Iterator[str]:
+    from service.reports.reviews import review_faults
+
+    for target in _targets(report):
+        yield from (f"{target['model']}: {line}" for line in review_faults(target, report["log_proof"]["events"]))
 
 
 def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator[str]:

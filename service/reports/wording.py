@@ -5,7 +5,8 @@ Nothing is ever called erased, guaranteed, certified or compliant: a test bounds
 
 from datetime import UTC, datetime
 
-from service.reports.schema import TargetPart
+from service.reports.schema import ReviewPart, TargetPart
+from service.verification.release import PUBLISHED_STATES
 from service.verification.schema import Check, Evaluation, Interval
 
 GRADES = {
@@ -59,8 +60,17 @@ def span(days: float) -> str:
 
 def published_method(target: TargetPart) -> str:
     """The method of the attempt that was published."""
-    passed = [attempt.method for attempt in target.attempts if attempt.state == "passed"]
-    return passed[-1] if passed else "–"
+    chosen = [attempt.method for attempt in target.attempts if attempt.state in PUBLISHED_STATES]
+    return chosen[-1] if chosen else "–"
+
+
+def reviewed(review: ReviewPart) -> str:
+    """What a reviewer decided, when and under which key, as a sentence; of a release also why."""
+    when = f"on {moment(review.at)} under the key {review.key_id}"
+    if review.kind == "approved":
+        return f"A reviewer approved the publication {when}."
+    why = " ".join((review.reason or "").split())
+    return f"Released by a reviewer {when}, although the gate was inconclusive, for the reason: “{why}”"
 
 
 _CHECK_NAMES = {

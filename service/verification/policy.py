@@ -109,10 +109,15 @@ class VerificationPolicy(_Section):
 
 
 class ApprovalPolicy(_Section):
-    """Whether a reviewer comes first."""
+    """Where a person decides.
+
+    `required`: a reviewer approves each request before its job. `publication`: a version that passed the gate waits for
+    a reviewer. `override`: a reviewer may release a candidate that the gate left inconclusive, never one that failed.
+    """
 
     required: bool = False
     publication: bool = False
+    override: bool = False
 
 
 class RetentionPolicy(_Section):

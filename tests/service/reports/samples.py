@@ -10,13 +10,14 @@ import pyarrow as pa
 
 from service.audit.service import EMPTY_CHAIN, chain, leaf_hash_of, timestamp
 from service.reports.facts import AttemptFacts, JobEvidence, RequestFacts, TargetFacts
-from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, VersionPart
+from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, ReviewPart, VersionPart
 from service.verification.policy import Policy
 from service.verification.schema import Basis, Check, Evaluation, ModelNumbers, Models, Records, SetNumbers, Traces
 from service.verification.verdict import decide, explain, judge
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 BASE, CANDIDATE, FAILED = "aa" * 32, "bb" * 32, "cc" * 32
+REVIEWS = {"released": "attempt.released", "approved": "publication.approved"}
 REQUEST, JOB = "req_01kbexample0000000000000001", "job_01kbexample0000000000000001"
 
 
@@ -261,15 +262,19 @@ def target(**changes: Any) -> TargetFacts:
     )
 
 
-def sealed(entries: list[tuple[str, str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Events (kind, ref, data) in a chain that also holds events of others, as `sealed_events` answers them."""
+def sealed(entries: list[tuple[str, str, dict[str, Any]]], review: ReviewPart | None = None) -> list[dict[str, Any]]:
+    """Events (kind, ref, data) in a chain that also holds events of others, as `sealed_events` answers them.
+
+    Those of REVIEWS are the reviewer's, the others a worker's.
+    """
     previous, told = EMPTY_CHAIN, []
     for sequence, (kind, ref, data) in enumerate(entries, 1):
+        theirs = review if kind in REVIEWS.values() else None
         event: dict[str, Any] = {
             "id": f"evt_{sequence:026d}",
             "kind": kind,
-            "at": timestamp(NOW - timedelta(minutes=30 - sequence)),
-            "actor": "worker",
+            "at": timestamp(theirs.at if theirs else NOW - timedelta(minutes=30 - sequence)),
+            "actor": theirs.key_id if theirs else "worker",
             "ref": ref,
             "data": data,
             "sequence": sequence,
@@ -307,10 +312,14 @@ def events(job: JobEvidence | None = None) -> list[dict[str, Any]]:
             "grade": told.grade,
         }
         entries += [("attempt.proposed", job.job_id, proposed), ("attempt.judged", job.job_id, judged)]
+    if job.review:
+        reviewed = {"number": job.review.attempt, "digest": job.attempts[-1].digest}
+        reviewed |= {"reason_sha256": job.review.reason_sha256} if job.review.reason_sha256 else {}
+        entries.append((REVIEWS[job.review.kind], job.job_id, reviewed))
     if job.new_version:
         published = {"job": job.job_id, "digest": job.new_version.digest, "number": job.new_version.number}
         entries.append(("version.published", "ver_1", published))
-    return sealed(entries)
+    return sealed(entries, job.review)
 
 
 def score_tables(folder: Path, n: int = 90, m: int = 300, canaries: int = 0, outside: int = 365) -> dict[str, Path]:
