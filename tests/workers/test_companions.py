@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from service.verification.policy import Policy
 from service.verification.schema import Evaluation
 from tests.workers import factories
 from tests.workers.test_traces import DATA, HOLDOUT, Case, train
-from workers.lineage.canaries import read_canaries
-from workers.lineage.store import ModelHistory
+from workers.lineage.canaries import read_canaries, write_canaries
+from workers.lineage.store import ModelHistory, sealed_canaries
 from workers.modeling.directories import sha256_file
 from workers.modeling.fresh import Provenance
 from workers.modeling.loading import load_model, save_model
@@ -147,6 +148,17 @@ def test_canaries_of_another_make_are_not_believed(case: Case, edited: Path, tmp
     assert check is not None
     assert (check.role, check.estimate) == ("diagnostic", None)
     assert any("none of the 73 companion canaries" in sentence.lower() for sentence in found.limits)
+
+
+def test_a_model_whose_canaries_changed_kind_has_none(case: Case, tmp_path: Path) -> None:
+    """Who calls the easy ones hard chooses afterwards what is compared with what."""
+    other = Path(shutil.copytree(case.folder, tmp_path / "other"))
+    canaries = read_canaries(other / LINEAGE)
+    assert canaries is not None
+    assert sealed_canaries(other) is not None
+    write_canaries(replace(canaries, kinds=np.roll(canaries.kinds, 1)), other / LINEAGE)
+    assert sealed_canaries(other) is None
+    assert case.line(other).canaries is None
 
 
 def test_the_policy_says_how_many_and_none_is_none(case: Case) -> None:

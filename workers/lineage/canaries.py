@@ -7,7 +7,9 @@ attack that tells these from the OUT ones shows what is left of everything delet
 auditing, Steinke, Nasr, Jagielski, arXiv 2305.08846; randomised controls, Zhang et al., arXiv 2409.19798).
 
 Half of them are regular, half are hard to learn (workers/lineage/canary_images.py, canary_texts.py). A commitment to
-all contents and coins is made before the training: nobody can choose afterwards which canaries were IN.
+all contents, coins and kinds is made before the training: nobody can choose afterwards which canaries were IN, or which
+are compared with each other. Seals of the first form leave the kinds out: there they must be what they always were,
+natural and hard in turn by the number of the canary, which is sealed.
 """
 
 import hashlib
@@ -39,7 +41,9 @@ LARGEST_SHARE = 0.05
 OUT_PER_IN = 5
 NATURAL, HARD = "natural", "hard"
 _KEY_FILE = "canary.key"
-_SCHEMA = "lethe/canaries/1"
+_SCHEMA, _WITHOUT_KINDS = "lethe/canaries/2", "lethe/canaries/1"
+_DRAWN = "lethe/canaries/1"
+"""What canaries are derived from has not changed since the first form."""
 _FACTS = ("record_id", "subject_id", "kind", "inside", "spent")
 
 
@@ -48,7 +52,7 @@ class CanarySet:
     """All canaries of a training, M of them.
 
     `kinds` [M] are "natural" or "hard", `coins` bool [M] mark those that were trained on, `spent` bool [M] those that
-    a deletion has used up. `commitment` is the SHA-256, in hex, of what `nonce` seals.
+    a deletion has used up. `commitment` is the SHA-256, in hex, of what `nonce` seals; `form` is that of the seal.
     """
 
     records: MemoryRecords
@@ -57,6 +61,7 @@ class CanarySet:
     spent: NDArray[np.bool_]
     nonce: bytes
     commitment: str
+    form: str = _SCHEMA
 
     @cached_property
     def inside(self) -> MemoryRecords:
@@ -92,7 +97,7 @@ def plant_canaries(records: Records, share: float, key: bytes, seed: int = 0) ->
         return None
     total = (1 + OUT_PER_IN) * count
     root = _root(records, total, key, seed)
-    kinds = np.where(np.arange(total) % 2 == 0, NATURAL, HARD)
+    kinds = _in_turn(total)
     draw = np.random.default_rng(int.from_bytes(_derived(root, "contents"), "big"))
     make = image_columns if "image" in records.roles else text_columns
     names = [f"{CANARY_PREFIX}{number:06d}" for number in range(1, total + 1)]
@@ -100,8 +105,12 @@ def plant_canaries(records: Records, share: float, key: bytes, seed: int = 0) ->
     order = sorted(range(total), key=lambda at: _derived(root, f"coin {at}"))
     coins = np.zeros(total, dtype=bool)
     coins[order[:count]] = True
-    nonce = _derived(root, "nonce")
-    return CanarySet(made, kinds, coins, np.zeros(total, dtype=bool), nonce, _commitment(made, coins, nonce))
+    unsealed = CanarySet(made, kinds, coins, np.zeros(total, dtype=bool), _derived(root, "nonce"), "")
+    return replace(unsealed, commitment=_commitment(unsealed))
+
+
+def _in_turn(total: int) -> NDArray[Any]:
+    return np.where(np.arange(total) % 2 == 0, NATURAL, HARD)
 
 
 def _root(records: Records, total: int, key: bytes, seed: int) -> bytes:
@@ -112,7 +121,7 @@ def _root(records: Records, total: int, key: bytes, seed: int) -> bytes:
     if any(name.startswith(CANARY_PREFIX) for name in ids):
         raise BadDataset(f"record ids beginning with {CANARY_PREFIX} are those of canaries: rename these records")
     data = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
-    purpose = canonical_json([_SCHEMA, records.task, sorted(records.roles), total, seed, data])
+    purpose = canonical_json([_DRAWN, records.task, sorted(records.roles), total, seed, data])
     return hashlib.blake2b(purpose, key=key, digest_size=KEY_BYTES).digest()
 
 
@@ -120,15 +129,22 @@ def _derived(root: bytes, purpose: str) -> bytes:
     return hashlib.blake2b(purpose.encode(), key=root, digest_size=KEY_BYTES).digest()
 
 
-def _commitment(records: MemoryRecords, coins: NDArray[np.bool_], nonce: bytes) -> str:
-    contents = (digest.hex() for digest in content_digests(records))
-    rows = zip(records.ids.tolist(), contents, coins.tolist(), strict=True)
-    return sha256_json({"schema": _SCHEMA, "nonce": nonce.hex(), "canaries": [list(row) for row in rows]})
+def _commitment(canaries: CanarySet) -> str:
+    records = canaries.records
+    contents = [digest.hex() for digest in content_digests(records)]
+    columns = [records.ids.tolist(), contents, canaries.coins.tolist()]
+    if canaries.form != _WITHOUT_KINDS:
+        columns.append(canaries.kinds.tolist())
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return sha256_json({"schema": canaries.form, "nonce": canaries.nonce.hex(), "canaries": rows})
 
 
 def verify_commitment(canaries: CanarySet, commitment: str) -> bool:
-    """Whether ids, contents and coins of these canaries are those that were committed to before the training."""
-    return _commitment(canaries.records, canaries.coins, canaries.nonce) == commitment
+    """Whether ids, contents, coins and kinds are those that were committed to before the training."""
+    unsealed = canaries.form == _WITHOUT_KINDS
+    if unsealed and not np.array_equal(canaries.kinds, _in_turn(len(canaries.records))):
+        return False
+    return _commitment(canaries) == commitment
 
 
 def companions(canaries: CanarySet, count: int) -> list[str]:
@@ -167,7 +183,7 @@ def write_canaries(canaries: CanarySet, folder: Path) -> None:
     }
     columns |= canaries.records.columns
     columns |= {"kind": canaries.kinds.tolist(), "inside": canaries.coins, "spent": canaries.spent}
-    facts = {"schema": _SCHEMA, "task": canaries.records.task, "nonce": canaries.nonce.hex()}
+    facts = {"schema": canaries.form, "task": canaries.records.task, "nonce": canaries.nonce.hex()}
     facts["commitment"] = canaries.commitment
     write_table(pa.table(columns).replace_schema_metadata(facts), folder / CANARIES)
 
@@ -179,7 +195,7 @@ def read_canaries(folder: Path) -> CanarySet | None:
         return None
     facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     try:
-        if facts["schema"] != _SCHEMA:
+        if facts["schema"] not in (_SCHEMA, _WITHOUT_KINDS):
             raise ValueError("another schema")
         task, nonce, commitment = facts["task"], bytes.fromhex(facts["nonce"]), facts["commitment"]
     except (KeyError, ValueError) as error:
@@ -187,7 +203,8 @@ def read_canaries(folder: Path) -> CanarySet | None:
     columns = {name: table[name].to_pylist() for name in table.column_names if name not in _FACTS}
     records = MemoryRecords(task, table["record_id"].to_pylist(), table["subject_id"].to_pylist(), columns)
     coins, spent = (np.array(table[name].to_pylist(), dtype=bool) for name in ("inside", "spent"))
-    return CanarySet(records, np.array(table["kind"].to_pylist(), dtype=str), coins, spent, nonce, commitment)
+    kinds = np.array(table["kind"].to_pylist(), dtype=str)
+    return CanarySet(records, kinds, coins, spent, nonce, commitment, facts["schema"])
 
 
 def canary_key(home: Path) -> bytes:

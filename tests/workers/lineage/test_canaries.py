@@ -26,6 +26,8 @@ from workers.lineage.canaries import (
     verify_commitment,
     write_canaries,
 )
+from workers.lineage.duplicates import content_digests
+from workers.modeling.directories import sha256_json
 from workers.modeling.records import MemoryRecords
 
 KEY = b"c" * 32
@@ -132,10 +134,40 @@ def test_a_commitment_seals_every_coin_every_content_and_every_name() -> None:
         names = canaries.records.ids
         changed = MemoryRecords(canaries.records.task, names, names, columns)
         assert not verify_commitment(replace(canaries, records=changed), canaries.commitment)
+    for at in (0, 437):
+        kinds = canaries.kinds.copy()
+        kinds[at] = "natural" if kinds[at] == "hard" else "hard"
+        assert not verify_commitment(replace(canaries, kinds=kinds), canaries.commitment)
     turned = canaries.records.subset(range(437, -1, -1))
     assert not verify_commitment(replace(canaries, records=turned), canaries.commitment)
     # Contents and coins alone do not give it away: who guesses them cannot check the guess.
     assert not verify_commitment(replace(canaries, nonce=bytes(32)), canaries.commitment)
+
+
+def sealed_in_the_first_form(canaries: CanarySet) -> CanarySet:
+    """The same canaries as versions before kinds were sealed wrote them."""
+    contents = [digest.hex() for digest in content_digests(canaries.records)]
+    rows = zip(canaries.records.ids.tolist(), contents, canaries.coins.tolist(), strict=True)
+    told = {"schema": "lethe/canaries/1", "nonce": canaries.nonce.hex(), "canaries": [list(row) for row in rows]}
+    return replace(canaries, form="lethe/canaries/1", commitment=sha256_json(told))
+
+
+def test_a_seal_without_kinds_opens_where_these_are_the_ones_that_were_always_planted(tmp_path: Path) -> None:
+    old = sealed_in_the_first_form(planted(texts(classes=3)))
+    assert verify_commitment(old, old.commitment)
+    kinds = old.kinds.copy()
+    kinds[[0, 1]] = kinds[[1, 0]]
+    assert not verify_commitment(replace(old, kinds=kinds), old.commitment)
+    # Spent and written again it keeps its form; neither form passes for the other.
+    spent = spending(old, companions(old, 10))
+    write_canaries(spent, tmp_path)
+    again = read_canaries(tmp_path)
+    assert again is not None
+    assert (again.form, len(again.unspent)) == ("lethe/canaries/1", len(old.inside) - 10)
+    assert verify_commitment(again, old.commitment)
+    new = planted(texts(classes=3))
+    assert not verify_commitment(replace(new, form=old.form), new.commitment)
+    assert not verify_commitment(replace(old, form=new.form), old.commitment)
 
 
 def test_spent_canaries_are_not_spent_again_and_the_commitment_still_holds() -> None:
