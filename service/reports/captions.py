@@ -115,7 +115,7 @@ def of_canaries(scores: Scores, check: Check | None, job: JobEvidence) -> str:
     verdict = f" The check on them: {check.verdict}." if check else ""
     return (
         f"Exposure of a planted record: by how many bits it stands out among others of its make (Carlini et al. 2019); "
-        f"{sizes} that no training saw, every planted record an observation of its own, all kinds together. On the "
+        f"{sizes} that no training saw, every planted record an observation of its own, ranked within its kind. On the "
         "dotted line nothing is left of them; above it is a leak, far below it over-forgetting."
         f"{verdict} {made_of(job).capitalize()}."
     )

@@ -30,12 +30,14 @@ class ModelScores:
     """Finite scores [n] of forgotten and [m] of held-out records under one model.
 
     `planted`: those [c] of canaries deleted along and [r] of canaries never trained on; None where there are none.
+    `kinds` of the same canaries, None where the tables do not say them.
     """
 
     model: str
     forget: "NDArray[np.float64]"
     held_out: "NDArray[np.float64]"
     planted: "tuple[NDArray[np.float64], NDArray[np.float64]] | None" = None
+    kinds: "tuple[NDArray[np.str_], NDArray[np.str_]] | None" = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,22 @@ def _model(name: str, sets: Mapping[str, Any], kind: Scale) -> ModelScores:
     forget, held_out = (kind.values(sets[part]) for part in SETS)
     planted = [kind.values(sets[part]) for part in PLANTED if part in sets]
     both = len(planted) == len(PLANTED) and all(map(len, planted))
-    return ModelScores(name, forget, held_out, (planted[0], planted[1]) if both else None)
+    if not both:
+        return ModelScores(name, forget, held_out)
+    return ModelScores(name, forget, held_out, (planted[0], planted[1]), _kinds(sets, planted))
+
+
+def _kinds(
+    sets: Mapping[str, Any], planted: "Sequence[NDArray[np.float64]]"
+) -> "tuple[NDArray[np.str_], NDArray[np.str_]] | None":
+    """Kinds of the planted records in the order of their scores; None where some have none, or no finite score."""
+    import numpy as np
+
+    named = [sets[part]["kind"].to_pylist() if "kind" in sets[part].column_names else [] for part in PLANTED]
+    if any(len(names) != len(scores) or None in names for names, scores in zip(named, planted, strict=True)):
+        return None
+    deleted, outside = (np.array(names, dtype=str) for names in named)
+    return deleted, outside
 
 
 def _paired(tables: Sequence[Any], kind: Scale) -> "NDArray[np.float64] | None":

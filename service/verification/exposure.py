@@ -95,6 +95,25 @@ def mean_exposure(bits: Array, references: int) -> MeanExposure:
     return MeanExposure(float(bits.mean()), sd, len(bits), references)
 
 
+def exposure_within(
+    losses: Array, references: Array, kinds: NDArray[np.str_], reference_kinds: NDArray[np.str_]
+) -> tuple[Array, MeanExposure, float]:
+    """(exposure in bits of each canary [c] among the references of its own kind, their mean, that without a trace).
+
+    Kinds differ in how hard they are: ranked together, an easy kind without a trace stands before the hard references,
+    and a trace of a hard one is hidden by the easy ones. `references` of the mean are as many as would leave the same
+    uncertainty in one list. Raises ValueError as `ranks` does, also for a kind of canary without references.
+    """
+    bits, null, shared = np.zeros(len(losses)), 0.0, 0.0
+    for kind in np.unique(kinds):
+        mine, theirs = kinds == kind, references[reference_kinds == kind]
+        bits[mine] = exposure(ranks(losses[mine], theirs), len(theirs))
+        share = float(mine.mean())
+        null += share * null_mean(len(theirs))
+        shared += share**2 / len(theirs)
+    return bits, mean_exposure(bits, max(1, round(1 / shared)) if shared else 0), null
+
+
 def rank_one_limit(canaries: int, references: int, level: float = 0.995, shared: bool = True) -> int:
     """How many canaries may rank before every reference: without a trace, there are no more with probability `level`.
 

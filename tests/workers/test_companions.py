@@ -21,6 +21,7 @@ from workers.modeling.loading import load_model, save_model
 from workers.modeling.train import train_by_recipe
 from workers.modeling.training_record import read_exposures, read_record
 from workers.planning.attempt import run_attempt
+from workers.planning.evaluation import evaluate
 from workers.planning.problems import as_edit, build_problem
 
 COMPANIONS = 73
@@ -114,6 +115,20 @@ def test_a_model_that_still_holds_them_fails(case: Case, edited: Path, tmp_path:
     assert check is not None
     assert control.verdict == "pass"
     assert check.estimate == pytest.approx(control.estimate, abs=0.01)
+
+
+def test_score_tables_say_the_kind_of_each_canary_and_none_of_people(case: Case, edited: Path) -> None:
+    line = case.line()
+    _, tables = evaluate(
+        line=line, candidate_dir=edited, retrained_dirs=[], forget_ids=case.forget, policy=Policy(), alpha=None,
+        ignore_record=True, context=factories.context(),
+    )  # fmt: skip
+    assert line.canaries is not None
+    known = dict(zip(line.canaries.records.ids.tolist(), line.canaries.kinds.tolist(), strict=True))
+    for table in tables.values():
+        columns = (table[name].to_pylist() for name in ("record_id", "set", "kind"))
+        for name, part, kind in zip(*columns, strict=True):
+            assert kind == (known[name] if "canary" in part else None)
 
 
 def test_a_model_that_never_saw_them_is_never_failed(case: Case, edited: Path, tmp_path: Path) -> None:

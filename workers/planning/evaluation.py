@@ -34,6 +34,7 @@ from workers.planning.score_tables import (
     ORIGINAL,
     RETAIN,
     RETRAINED,
+    with_kinds,
 )
 from workers.planning.traces import Companions, companions_of, difficulty_of, retained_copies, traces_of
 from workers.scoring.score import score
@@ -110,7 +111,8 @@ def evaluate(
     found = assess(tables, line.task, policy, blind=blind, facts=facts, **options)
     if robustness:
         found = with_robustness(found, tables, Probed(directories, sets.forget, sets.held_out, recipe), context)
-    return found, _beside_references(tables, calibration, line.task)
+    told = with_kinds(tables, facts.canary_kinds)
+    return found, _beside_references(told, calibration, line.task)
 
 
 def _beside_references(

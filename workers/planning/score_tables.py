@@ -147,3 +147,11 @@ def _finite(name: str, part: str, column: str, values: Any) -> Array:
             f"{wrong} of {len(found)} {column} scores of the {name} model on the {part} set are not finite"
         )
     return np.asarray(found, dtype=np.float64)
+
+
+def with_kinds(tables: Mapping[str, pa.Table], kinds: Mapping[str, str]) -> dict[str, pa.Table]:
+    """The score tables with a column `kind` of canaries, null for people's records; as they are without canaries."""
+    if not kinds:
+        return dict(tables)
+    named = {name: [kinds.get(record) for record in table["record_id"].to_pylist()] for name, table in tables.items()}
+    return {name: table.append_column("kind", pa.array(named[name], pa.string())) for name, table in tables.items()}

@@ -9,6 +9,7 @@ from scipy import stats
 from service.verification.exposure import (
     NULL_MEAN,
     exposure,
+    exposure_within,
     mean_exposure,
     null_mean,
     p_values,
@@ -159,3 +160,30 @@ def test_no_canary_has_no_mean_and_one_has_wide_bounds() -> None:
     low, high = mean_exposure(np.array([10.0]), REFERENCES).interval()
     assert low < 3
     assert high > 100
+
+
+def test_exposure_within_kinds_by_hand() -> None:
+    losses, kinds = np.array([0.5, 10.5, 99.0]), np.array(["easy", "hard", "hard"])
+    references = np.array([1.0, 2.0, 3.0, 4.0, 10.0, 11.0, 12.0, 13.0])
+    bits, mean, null = exposure_within(losses, references, kinds, np.repeat(["easy", "hard"], 4))
+    assert bits.tolist() == [2.0, 1.0, 2 - math.log2(5)]
+    assert (mean.mean, mean.canaries) == (pytest.approx(bits.mean()), 3)
+    assert mean.references == round(1 / ((1 / 9 + 4 / 9) / 4)) == 7
+    assert null == pytest.approx(null_mean(4))
+    # One kind is what it was without kinds.
+    alike = exposure_within(losses, references, np.full(3, ""), np.full(8, ""))
+    assert alike[0].tolist() == exposure(ranks(losses, references), 8).tolist()
+    assert (alike[1].references, alike[2]) == (8, null_mean(8))
+    with pytest.raises(ValueError, match="at least one reference"):
+        exposure_within(losses, references, np.array(["easy", "hard", "other"]), np.repeat(["easy", "hard"], 4))
+
+
+def test_without_a_trace_the_mean_within_kinds_is_covered() -> None:
+    random, misses = np.random.default_rng(3), 0
+    for _ in range(300):
+        ours, theirs = np.repeat(["easy", "hard"], [37, 36]), np.repeat(["easy", "hard"], [183, 182])
+        losses, others = (random.normal(size=len(part)) + 4 * (part == "hard") for part in (ours, theirs))
+        _, mean, null = exposure_within(losses, others, ours, theirs)
+        low, high = mean.interval()
+        misses += not low <= null <= high
+    assert misses <= 25  # 5 % of 300 is 15; P(more than 25) < 0.01
