@@ -3,10 +3,14 @@
 from service.catalogue.families.baselines import BASELINES
 from service.catalogue.families.descent import DESCENT
 from service.catalogue.families.exact import EXACT
+from service.catalogue.families.founding import FOUNDING
+from service.catalogue.families.influence import INFLUENCE
+from service.catalogue.families.language import LANGUAGE
+from service.catalogue.families.references import REFERENCE_METHODS
 from service.catalogue.specs import MethodSpec
 from service.errors import BadParameters
 
-METHODS: tuple[MethodSpec, ...] = (*EXACT, *DESCENT, *BASELINES)
+METHODS: tuple[MethodSpec, ...] = (*EXACT, *DESCENT, *BASELINES, *LANGUAGE, *FOUNDING, *INFLUENCE, *REFERENCE_METHODS)
 
 
 def find_method(name: str) -> MethodSpec:

@@ -1,7 +1,7 @@
 """What a model's past deletion jobs say about those to come."""
 
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -50,6 +50,38 @@ def history_of(session: Session, model: Model) -> History:
         train_seconds=seconds,
         job_cost=_job_cost(session, [job.id for job in jobs], seconds),
     )
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One method in the last jobs of a model: judged attempts, those that passed, median share of a training."""
+
+    runs: int
+    passed: int
+    share: float
+
+
+_LAST = 20
+_JUDGED = ("passed", "failed", "inconclusive", "released")
+
+
+def tried_by(session: Session, model: Model) -> dict[str, Tried]:
+    """By method, from its last judged attempts; nothing where no training of the model was timed."""
+    seconds = _train_seconds(session, model)
+    if not seconds:
+        return {}
+    jobs = select(Job.id).where(Job.model_id == model.id)
+    query = select(Attempt).where(Attempt.job_id.in_(jobs), Attempt.state.in_(_JUDGED)).order_by(Attempt.started_at)
+    by_method: dict[str, list[Attempt]] = {}
+    for attempt in session.scalars(query):
+        by_method.setdefault(attempt.method, []).append(attempt)
+    found = {}
+    for method, attempts in by_method.items():
+        last = attempts[-_LAST:]
+        spent = [float(a.result["seconds"]) / seconds for a in last if a.result and a.result.get("seconds")]
+        if spent:
+            found[method] = Tried(len(last), sum(a.state == "passed" for a in last), median(spent))
+    return found
 
 
 def _train_seconds(session: Session, model: Model) -> float | None:

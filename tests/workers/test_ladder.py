@@ -140,7 +140,9 @@ def test_a_cheap_exact_method_is_taken_before_any_approximate_attempt() -> None:
     made = plan(exact=[ExactOption("replay", 0.2, "first met in step 85 of 100"), RETRAIN])
     assert names(made) == ["replay", "retrain"]
     assert "replay costs 20% of a training (first met in step 85" in made.why
-    dear = plan(exact=[ExactOption("replay", 0.3, "first met in step 70"), RETRAIN])
+    # 0.2 + 0.5 * (0.2 + 0.5 * 0.3) is more than 0.3: nothing is known yet of what passes.
+    assert names(plan(exact=[ExactOption("replay", 0.3, "first met in step 70"), RETRAIN])) == ["replay", "retrain"]
+    dear = plan(exact=[ExactOption("replay", 0.5, "first met in step 50"), RETRAIN])
     assert names(dear) == ["nabla_tau", "negative_gradient_plus", "replay", "retrain"]
 
 
@@ -156,6 +158,18 @@ def test_what_has_piled_up_or_runs_out_of_time_goes_to_exact(change: dict[str, A
     made = plan(**change)
     assert names(made) == ["retrain"]
     assert why in made.why
+
+
+@pytest.mark.parametrize("methods", [["auto"], ["nabla_tau"], ["nabla_tau", "retrain"]])
+def test_an_alarm_leaves_exact_methods_alone(methods: list[str]) -> None:
+    policy = Policy.model_validate({"ladder": {"methods": methods}})
+    assert names(plan(policy))[0] == "nabla_tau"
+    made = plan(policy, alarm=34.2)
+    assert names(made) == ["retrain"]
+    assert "e-value 34.2, an alarm" in made.why
+    with pytest.raises(BadParameters, match="no recipe"):
+        plan(policy.model_copy(update={"ladder": policy.ladder.model_copy(update={"methods": ["auto"]})}),
+             alarm=34.2, exact=[])  # fmt: skip
 
 
 def test_a_little_has_not_piled_up() -> None:

@@ -1,6 +1,6 @@
 """The lineage folder of a model directory: what it holds, written and read; and the history that replay follows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from service.catalogue.recipes import Recipe
 from service.errors import MethodRefused
 from workers.lineage.canaries import CanarySet, read_canaries, verify_commitment
 from workers.lineage.checkpoints import FOLDER, StoredCheckpoint
+from workers.lineage.duplicates import near_duplicates_of, read_duplicates
 from workers.lineage.events import EVENTS
 from workers.lineage.facts import FACTS, LOG, RECORDS, Lineage
 from workers.lineage.log import OrderLog, read_log, write_log
@@ -193,6 +195,18 @@ class ModelHistory:
         """Position in `data` of each record of the log, -1 where it is not there."""
         known = {str(name): at for at, name in enumerate(data.ids)}
         return np.array([known.get(str(name), -1) for name in self.records.ids], dtype=np.int64)
+
+    def near_matches(self, ids: Iterable[str], similarity: float) -> set[str]:
+        """From the table of near-duplicates, rows of at least this similarity. Raises BadModel for a damaged one."""
+        table = read_duplicates(self.folder)
+        if table is None:
+            return set()
+        return near_duplicates_of(table.filter(pc.greater_equal(table["similarity"], similarity)), ids)
+
+    def confidence(self, ids: Iterable[str]) -> NDArray[np.float64]:
+        """Mean probability of the right answer while the model was trained, of each of these records; else NaN."""
+        known = dict(zip(self.records.ids.tolist(), self.records.events[:, 0].tolist(), strict=True))
+        return np.array([known.get(str(name), np.nan) for name in ids], dtype=np.float64)
 
     def _check_data(self, data: Records) -> None:
         places = self.places(data)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.catalogue.parameters import EditParams
+from service.catalogue.parameters import EditParams, LowRankParams
 from service.errors import JobError
 from workers.modeling.answers import Answers, answers
 from workers.modeling.batching import Encoded, record_losses
@@ -25,6 +25,7 @@ from workers.modeling.devices import generator, seed_everything
 from workers.modeling.directories import sha256_json
 from workers.modeling.keeping import Keeper, Position
 from workers.modeling.loading import LoadedModel, load_model, save_model
+from workers.modeling.low_rank import merge_adapter, put_adapter
 from workers.modeling.optimizers import FiniteGuard, make_optimizer, set_learning_rate
 from workers.modeling.problem import Context, Meter, Outcome, Problem
 
@@ -33,6 +34,7 @@ _EVALUATION_BATCH = 256
 _SELECTION_LIMIT = 1000
 _POINTS = 50
 _LAST_RATE = 0.1
+_WARM_UP = 0.1
 _RECIPE_RATE = 2 / 3
 _UNKNOWN = {"image-classification": (1e-3, 64), "text-classification": (3e-4, 16), "causal-lm": (3e-4, 16)}
 
@@ -89,13 +91,17 @@ class Edit:
     """One edit in memory: the model, its records encoded, a guarded optimiser, counted passes and a curve.
 
     `forget` and `retain` are the encoded records; `selection` those of the held-out set that methods may see, None
-    without one.
+    without one. `low_rank`: only an adapter is trained, and the rest of the model is what was served.
     """
 
     def __init__(self, problem: Problem, params: EditParams, context: Context) -> None:
         seed_everything(context.seed, context.threads)
         self.loaded: LoadedModel = load_model(problem.base_dir, problem.task_name, context.device)
         self.model, self.task = self.loaded.model, self.loaded.task
+        rank = params.lora_rank if isinstance(params, LowRankParams) else None
+        self.low_rank = rank is not None
+        if rank is not None:
+            put_adapter(self.model, rank)
         self.problem, self.context, self.settings = problem, context, settings_of(problem, params)
         self.forget, self.retain = Encoded(self.task, problem.forget), Encoded(self.task, problem.retain)
         self.selection = self._selection()
@@ -190,14 +196,18 @@ class Edit:
     ) -> int:
         """Take these steps; answers how many were taken, fewer where `finished` said so after a step.
 
-        `factor` on the learning rate, `after_backward` (gradients may be changed) and `after_step` (weights may) get
-        the fraction of steps done. Raises Cancelled, JobError naming the step where a loss is not finite.
+        `factor` on the learning rate, which rises over the first tenth of the steps; `after_backward` (gradients may be
+        changed) and `after_step` (weights may) get the fraction of steps done. Raises Cancelled, JobError naming the
+        step where a loss is not finite.
         """
         meter, every = Meter(self.context, len(steps), message), max(1, len(steps) // _POINTS)
         begin = self._resume(len(steps))
+        # The first steps of Adam move every weight by the whole rate, whatever its gradient.
+        warm = round(_WARM_UP * len(steps))
         for at in range(begin, len(steps)):
             fraction = at / len(steps)
-            set_learning_rate(self.optimizer, self.settings.learning_rate * factor(fraction))
+            begun = min(1.0, (at + 1) / (warm + 1))
+            set_learning_rate(self.optimizer, self.settings.learning_rate * factor(fraction) * begun)
             self._step(loss(steps[at]), fraction, after_backward)
             after_step(fraction)
             if (at + 1) % every == 0 or at + 1 == len(steps):
@@ -233,6 +243,11 @@ class Edit:
         self.optimizer.step()
         self.steps += 1
 
+    def merge(self) -> None:
+        """Take an adapter into the weights, so that the model is a plain one; nothing without one."""
+        merge_adapter(self.model)
+        self.low_rank = False
+
     def save(self, out_dir: Path) -> Outcome:
         """Write the edited model; what the run came to."""
         try:
@@ -240,6 +255,7 @@ class Edit:
         except FloatingPointError as error:
             raise JobError(f"{error}: lower learning_rate") from error
         self._point()
+        self.merge()
         save_model(self.loaded, out_dir)
         return Outcome(self.steps, self.forward, self.backward, self._curve, exact=False, notes=self.notes)
 

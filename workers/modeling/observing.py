@@ -1,6 +1,6 @@
 """What a training run tells whoever records it, and what a recorder leaves: the seam between training and lineage."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -144,6 +144,14 @@ class History(Protocol):
         """The newest checkpoint with at most `step` steps behind it; None: begin with the initial weights."""
         ...
 
+    def confidence(self, ids: Iterable[str]) -> NDArray[np.float64]:
+        """Mean probability of the right answer while the model was trained, of each of these records; else NaN."""
+        ...
+
     def batches(self, data: Records, begin: int) -> Iterator[MicroBatch]:
         """The logged passes from step `begin` on, with rows as positions in `data`; records not in it are left out."""
+        ...
+
+    def near_matches(self, ids: Iterable[str], similarity: float) -> set[str]:
+        """Other records of the training that said the same as one of these, or nearly; none where nobody looked."""
         ...

@@ -20,6 +20,15 @@ from workers.modeling.observing import History, RecorderFactory
 from workers.modeling.records import Records
 
 
+@dataclass(frozen=True)
+class MemberScores:
+    """Each reference by itself: whether it was `trained` on a record, bool [K, N], and its `scores` of it [K, N]; the N
+    records are those of the table, in its order."""
+
+    trained: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+
+
 class ReferenceTable(Protocol):
     """The methods' side of a reference pool: what models that saw a record, and models that did not, say of it."""
 
@@ -29,6 +38,10 @@ class ReferenceTable(Protocol):
 
     def column(self, name: str) -> NDArray[np.float64]:
         """in_ or out_ with count, mean, var or correct, for each row of the table."""
+        ...
+
+    def members(self) -> MemberScores:
+        """Each member of the side by itself. Raises BadParameters where only the table is left."""
         ...
 
 
@@ -41,6 +54,9 @@ class Problem:
     the served model recorded, None where nothing is left of it; `reserved` are records that every training of the line
     leaves out. `references` is None without a pool, and with one so small that all of it is the gate's. `companions`
     are those of the records to forget that are nobody's: canaries deleted along with an approximate edit.
+    `replacements` are corrected versions of some of the records to forget, under the same ids: these are rectified
+    instead of deleted. None where nothing is corrected; only methods that say so take them. `oracle` is the directory
+    of a model trained without the records to forget: known in experiments alone.
     """
 
     base_dir: Path
@@ -56,6 +72,8 @@ class Problem:
     reserved: frozenset[str] = frozenset()
     references: ReferenceTable | None = None
     companions: frozenset[str] = frozenset()
+    replacements: Records | None = None
+    oracle: Path | None = None
 
     @property
     def people(self) -> Records:

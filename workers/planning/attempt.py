@@ -115,6 +115,7 @@ def _check_needs(spec: MethodSpec, problem: Problem) -> None:
         "held_out": (problem.selection is None or not len(problem.selection)) and "a held-out set",
         "lineage": problem.lineage is None and "what the training of the model recorded, and nothing is left of it",
         "references": problem.references is None and "reference models: a pool of 16 at least, by --references",
+        "oracle": problem.oracle is None and "a model retrained without the records, which only an experiment has",
     }
     for need in spec.needs:
         if missing.get(need):

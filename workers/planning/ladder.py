@@ -8,13 +8,11 @@ from pydantic import BaseModel, ConfigDict
 from service.catalogue.methods import find_method
 from service.errors import BadParameters
 from service.verification.policy import Policy, margin_for
+from workers.planning.choice import USUAL_SHARE, Past, expected_share, order_for, worth_trying
 from workers.planning.costs import ExactOption
 
-APPROXIMATE = ("nabla_tau", "negative_gradient_plus")
-"""In the order in which `auto` tries them."""
 CHEAP = 0.25
 """An exact method that costs no more of a training than this is taken before any approximate attempt."""
-_APPROXIMATE_SHARE = 0.2
 _WORTH_A_RISK = 0.9
 _STAND_IN = (
     "too few for the attack on them to decide, and neither canaries nor records one by one stand in for it, so that no "
@@ -63,7 +61,9 @@ class Situation(BaseModel):
 
     `train_seconds` is the time of one training (None: never timed), `seconds_left` until the earliest deadline.
     `edits` and `edited_records` count approximate publications, and the records they removed, since the line was last
-    exact. `unqualified`: methods that the policy leaves out for want of a qualification, and why.
+    exact. `has_references`: methods may use their side of a pool. `past`: how approximate methods did in earlier jobs
+    of the model. `unqualified`: methods that the policy leaves out for want of a qualification, and why. `alarm`: the
+    e-value of the wager over these publications, where it ever reached 1 / alpha.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -79,6 +79,9 @@ class Situation(BaseModel):
     edits: int = 0
     edited_records: int = 0
     unqualified: Mapping[str, str] = {}
+    has_references: bool = False
+    past: Mapping[str, Past] = {}
+    alarm: float | None = None
 
 
 def plan_ladder(policy: Policy, case: Situation) -> Plan:
@@ -86,24 +89,22 @@ def plan_ladder(policy: Policy, case: Situation) -> Plan:
     exact = _exact(case)
     if policy.ladder.methods != ["auto"]:
         named = [_rung(name) for name in policy.ladder.methods if name not in case.unqualified]
+        alarmed = _alarmed(case)
+        named = [rung for rung in named if rung.kind == "exact" or not alarmed]
         # A named exact method that can be refused still needs one behind it that cannot.
         names = {rung.method for rung in named}
         exact = [] if names & set(_NEVER_REFUSED) else [rung for rung in exact if rung.method not in names]
-        rungs, why = [*named, *exact], "the policy names the methods"
+        rungs, why = [*named, *exact], alarmed or "the policy names the methods"
     else:
         reason = _exact_at_once(policy, case)
-        tried = [name for name in APPROXIMATE if name not in case.unqualified]
-        approximate = [_rung(name) for name in tried[: policy.ladder.approximate_attempts]]
-        rungs = exact if reason else [*approximate, *exact]
-        why = reason or "enough to judge by measurement; approximate attempts first, exact if none passes"
-        if not reason and policy.ladder.approximate_attempts and not tried:
-            why = "the policy asks for a qualification and no approximate method has one; exact at once"
+        approximate, why = ([], reason) if reason else _approximate(policy, case)
+        rungs = [*approximate, *exact]
     fitting = [rung for rung in rungs if case.task in find_method(rung.method).tasks]
     if not fitting:
         raise BadParameters(f"{why}, and there is no recipe to retrain by; register the model with its recipe")
     taken = {rung.method for rung in fitting}
     estimates = _estimates(case, fitting)
-    others = [*APPROXIMATE, *(option.method for option in case.exact)]
+    others = [*order_for(case.has_references), *(option.method for option in case.exact)]
     return Plan(
         rungs=fitting,
         why=f"{case.forget_records} of {case.data_records} records of {case.forget_subjects} people: {why}",
@@ -111,6 +112,25 @@ def plan_ladder(policy: Policy, case: Situation) -> Plan:
         estimates=estimates,
         expected_seconds=next(entry.seconds for entry in estimates if entry.method == fitting[0].method),
     )
+
+
+def _approximate(policy: Policy, case: Situation) -> tuple[list[Rung], str]:
+    """(approximate rungs, why these)."""
+    fitting = [name for name in order_for(case.has_references) if name not in case.unqualified]
+    tried = fitting[: policy.ladder.approximate_attempts]
+    if policy.ladder.approximate_attempts and not fitting:
+        return [], "the policy asks for a qualification and no approximate method has one; exact at once"
+    if tried and case.exact:
+        exact = case.exact[0].share
+        worth = worth_trying(tried, exact, case.past)
+        if not worth:
+            cost = expected_share(tried, exact, case.past)
+            told = f"by what earlier attempts cost and how few passed, trying would take {cost:.2f} trainings"
+            return [], f"{told} and {case.exact[0].method} takes {exact:.2f}; exact at once"
+        tried = worth
+    aimed = "references say what to aim at for each record; " if "nabla_tau_ref" in tried else ""
+    why = f"enough to judge by measurement; {aimed}approximate attempts first, exact if none passes"
+    return [_rung(name) for name in tried], why
 
 
 def _exact(case: Situation) -> list[Rung]:
@@ -128,6 +148,9 @@ def _exact_at_once(policy: Policy, case: Situation) -> str | None:
     """Why no approximate attempt is made; None where one is."""
     rules = policy.verification
     ladder = policy.ladder
+    alarmed = _alarmed(case)
+    if alarmed:
+        return alarmed
     if case.edits >= ladder.approximate_edits:
         return f"{case.edits} approximate versions since the model was last exact, as many as the policy allows; exact"
     if case.edited_records and case.edited_records >= ladder.approximate_share * case.data_records:
@@ -143,6 +166,16 @@ def _exact_at_once(policy: Policy, case: Situation) -> str | None:
     return _too_slow_or_cheap(policy, case)
 
 
+def _alarmed(case: Situation) -> str | None:
+    """Why the publications since the line was last exact leave no room for another approximate one."""
+    if case.alarm is None:
+        return None
+    return (
+        "the planted records deleted over all publications since the model was last exact are still known to it "
+        f"(e-value {case.alarm:.3g}, an alarm); exact at once"
+    )
+
+
 def _too_slow_or_cheap(policy: Policy, case: Situation) -> str | None:
     if not case.exact:
         return None
@@ -151,7 +184,7 @@ def _too_slow_or_cheap(policy: Policy, case: Situation) -> str | None:
         return f"{cheapest.method} costs {cheapest.share:.0%} of a training ({cheapest.why}); exact at once"
     if case.train_seconds is None or case.seconds_left is None:
         return None
-    everything = (policy.ladder.approximate_attempts * _APPROXIMATE_SHARE + cheapest.share) * case.train_seconds
+    everything = (policy.ladder.approximate_attempts * USUAL_SHARE + cheapest.share) * case.train_seconds
     if everything > case.seconds_left:
         return "the deadline leaves no time for attempts that may not pass; exact at once"
     return None
@@ -164,18 +197,26 @@ def _estimates(case: Situation, rungs: Sequence[Rung]) -> list[Estimate]:
     made = []
     for name in names:
         option = known.get(name)
-        usual = _APPROXIMATE_SHARE if find_method(name).kind == "approximate" else 1.0
-        share, why = (option.share, option.why) if option else (usual, "usual share of a training")
+        share, why = (option.share, option.why) if option else _usual(name, case)
         seconds = round(share * case.train_seconds, 1) if case.train_seconds else None
         made.append(Estimate(method=name, share=round(share, 4), seconds=seconds, why=why))
     return [*made, *_left_out(case)]
 
 
+def _usual(name: str, case: Situation) -> tuple[float, str]:
+    if find_method(name).kind == "exact":
+        return 1.0, "usual share of a training"
+    known = case.past.get(name)
+    if known is None or not known.runs:
+        return USUAL_SHARE, "usual share of a training"
+    return known.share, f"median of {known.runs} earlier attempts, of which {known.passed} passed"
+
+
 def _left_out(case: Situation) -> list[Estimate]:
     """Methods that would have been tried if they were qualified, with the reason why they are not."""
-    cost = round(_APPROXIMATE_SHARE * case.train_seconds, 1) if case.train_seconds else None
+    cost = round(USUAL_SHARE * case.train_seconds, 1) if case.train_seconds else None
     return [
-        Estimate(method=name, share=_APPROXIMATE_SHARE, seconds=cost, why=f"left out: {reason}")
+        Estimate(method=name, share=USUAL_SHARE, seconds=cost, why=f"left out: {reason}")
         for name, reason in case.unqualified.items()
     ]
 

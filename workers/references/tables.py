@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from service.errors import BadParameters, JobError, Unevaluable
 from service.verification.statistics import Array, Clusters
 from workers.metrics.reference_auc import Judged
-from workers.references.layout import HELD_OUT, SCORES_FILE, TRAIN, Planned, Pool, read_table
+from workers.modeling.problem import MemberScores
+from workers.references.layout import HELD_OUT, SCORES_FILE, TRAIN, Planned, Pool, read_split, read_table
 from workers.references.split import Side
 
 LANGUAGE = "causal-lm"
@@ -113,9 +114,10 @@ def _aligned(table: pa.Table, ids: NDArray[Any], directory: Path) -> pa.Table:
 
 @dataclass
 class SideTable:
-    """The table of one side, looked up by record."""
+    """The table of one side, looked up by record; `pool` is where it was read from, None for one made in memory."""
 
     table: pa.Table
+    pool: tuple[Pool, Side, bool] | None = field(default=None, repr=False)
     _ids: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def rows(self, part: str, ids: Clusters) -> NDArray[np.int64]:
@@ -132,6 +134,23 @@ class SideTable:
     def column(self, name: str) -> Array:
         """A column as float64 [rows of the table]."""
         return _numbers(self.table[name])
+
+    def members(self) -> MemberScores:
+        """What each member of the side was trained on, and its scores, one after the other from disk.
+
+        Raises BadParameters for a table without a pool.
+        """
+        if self.pool is None:
+            raise BadParameters("this table of references was made without its pool")
+        pool, side, per_byte = self.pool
+        planned, pairs = read_split(pool.directory), pool.facts.sides[side]
+        chosen = [member for member in pool.facts.members if member.pair in pairs]
+        ids = np.concatenate([planned.train, planned.held_out])
+        unseen = np.zeros(len(planned.held_out), dtype=bool)
+        inside = [np.concatenate([planned.split.trained_by(member.number), unseen]) for member in chosen]
+        rows = [_aligned(read_table(pool.directory / m.path / SCORES_FILE), ids, Path(m.path)) for m in chosen]
+        scores = [membership(table, pool.facts.task, per_byte) for table in rows]
+        return MemberScores(np.stack(inside), np.stack(scores))
 
     def judged(
         self, part: str, ids: Clusters, scores: Array, subjects: Clusters, strata: Clusters | None = None
@@ -166,4 +185,4 @@ def load_side(pool: Pool, side: Side, per_byte: bool = False) -> SideTable:
     name = table_name(side, per_byte)
     if name not in pool.facts.tables:
         raise BadParameters(f"{pool.directory}: {pool.facts.count} references have no {side} side; it takes 16")
-    return SideTable(read_table(pool.directory / name))
+    return SideTable(read_table(pool.directory / name), (pool, side, per_byte))

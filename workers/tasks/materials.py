@@ -1,6 +1,7 @@
 """From rows to the doorstep of tensors: the problem that a method gets, from the job's model, data and forget set."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,13 @@ from workers.tasks.work import Work
 
 if TYPE_CHECKING:
     from service.catalogue.recipes import Recipe
-    from service.verification.qualification import Qualification, Use
+    from service.verification.qualification import Qualification
+    from service.verification.schema import Use
     from service.verification.statistics import NotMeasurable
     from workers.modeling.problem import Context, Problem
     from workers.planning.calibrated import References
     from workers.planning.problems import Line
+    from workers.references.tables import SideTable
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +89,25 @@ def problem_of(work: Work, kind: str) -> "Problem":
 
     companions = work.policy.verification.companions if kind == "approximate" else None
     source = recipe_of(work), work.dataset.digest, work.dataset.columns
-    return build_problem(line_of(work), work.forget_ids(), *source, companions)
+    problem = build_problem(line_of(work), work.forget_ids(), *source, companions)
+    return replace(problem, references=method_references_of(work)) if kind == "approximate" else problem
+
+
+def method_references_of(work: Work) -> "SideTable | None":
+    """The methods' side of the model's pool; None where none can be used, or all of it is the gate's."""
+    from workers.references.pool import open_pool
+    from workers.references.tables import load_side
+
+    with reading() as session:
+        row = registry.pool_of(session, work.model)
+    if row is None or not row.usable:
+        return None
+    try:
+        pool = open_pool(row.path, work.model.task, row.data_digest, work.dataset.holdout_digest)
+        return load_side(pool, "method") if pool.facts.sides.get("method") else None
+    except BadParameters as error:
+        log.warning("references.unusable", pool=row.id, detail=error.detail)
+        return None
 
 
 def qualifications_of() -> "list[Qualification]":
@@ -100,8 +121,8 @@ def use_of(work: Work) -> "Use":
     """What the job is about to do, as qualifications are matched with."""
     from workers.planning.qualifying import use_of as made
 
-    scope = work.job.scope or {}
-    return made(work.model.task, recipe_of(work), work.dataset.digest, work.policy, scope["records"])
+    scope, digests = work.job.scope or {}, (work.dataset.digest, work.dataset.holdout_digest)
+    return made(work.model.task, recipe_of(work), digests, work.policy, scope["records"])
 
 
 def references_of(work: Work) -> "References | NotMeasurable":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import update
 
 from service.audit import service as audit
+from service.catalogue.precisions import check_precision
 from service.database import clock, reading
 from service.deletion import lifecycle
 from service.jobs import events, leases, service
@@ -15,6 +16,7 @@ from workers.tasks import materials
 from workers.tasks.work import Work
 
 if TYPE_CHECKING:
+    from workers.planning.choice import Past
     from workers.planning.ladder import Situation
 
 
@@ -51,8 +53,34 @@ def situation_of(work: Work) -> "Situation":
         seconds_left=_seconds_left(work),
         edits=record.get("edits", 0),
         edited_records=record.get("edited_records", 0),
-        unqualified=unqualified(work.policy, materials.qualifications_of(), materials.use_of(work)),
+        unqualified=unqualified(
+            work.policy,
+            materials.qualifications_of(),
+            materials.use_of(work),
+            check_precision(work.model.serve_precision),
+        ),
+        alarm=_alarm(work),
+        has_references=materials.method_references_of(work) is not None,
+        past=_past(work),
     )
+
+
+def _past(work: Work) -> "dict[str, Past]":
+    """How methods did in earlier jobs of the model."""
+    from service.jobs.history import tried_by
+    from workers.planning.choice import Past
+
+    with reading() as session:
+        return {name: Past(**vars(found)) for name, found in tried_by(session, work.model).items()}
+
+
+def _alarm(work: Work) -> float | None:
+    """The greatest e-value of the wager over publications since the line was last exact, where it is an alarm."""
+    from service.registry.sequence import wager_of
+
+    with reading() as session:
+        wager = wager_of(session, work.base)
+    return wager.highest if wager.alarm(work.policy.verification.alpha) else None
 
 
 def _seconds_left(work: Work) -> float | None:
