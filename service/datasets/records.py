@@ -80,6 +80,10 @@ class RecordTable:
         rows = self._rows[np.asarray(indices, dtype=np.int64)]
         return {role: self._chunks.values(role, rows) for role in self.roles}
 
+    def column(self, role: str) -> list[Any]:
+        """The values of one role alone, of all records in their order."""
+        return self._chunks.values(role, self._rows)
+
     def subset(self, indices: Sequence[int]) -> "RecordTable":
         """The records at these positions, in this order; shares the values with this table."""
         import numpy as np

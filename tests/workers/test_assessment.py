@@ -118,8 +118,19 @@ def test_a_shifted_held_out_set_is_inconclusive_never_fail(leak: float) -> None:
     assert (alike.verdict, verdict_of(alike, "blind_baseline")) == ("fail" if leak else "pass", "pass")
 
 
-@pytest.mark.parametrize(("stays", "expected"), [(False, "pass"), (True, "fail")])
-def test_a_class_that_was_forgotten_as_a_whole_is_not_asked_of_the_candidate(stays: bool, expected: str) -> None:
+@pytest.mark.parametrize(
+    ("stays", "known", "expected"),
+    [
+        (False, None, "pass"),
+        (True, None, "fail"),
+        # No scored record has the class, and a retained one that was not scored does, or does not.
+        (False, frozenset(), "fail"),
+        (False, frozenset({9}), "pass"),
+    ],
+)
+def test_a_class_that_was_forgotten_as_a_whole_is_not_asked_of_the_candidate(
+    stays: bool, known: frozenset[int] | None, expected: str
+) -> None:
     """A model retrained without a class knows none of it; the same loss on a class that others still have is harm."""
     world = World(forget=120, held_out=1200)
     tables = world.tables(original=2.0, candidate=0.0)
@@ -129,11 +140,11 @@ def test_a_class_that_was_forgotten_as_a_whole_is_not_asked_of_the_candidate(sta
     labels = np.where((sets == "held_out") & (rows % 10 == 0), 9, labels)
     lost = tables["candidate"]["correct"].to_numpy(zero_copy_only=False) & ~((sets == "held_out") & (labels == 9))
     tables["candidate"] = replace_column(tables["candidate"], "correct", lost)
-    found = judged({name: table.append_column("label", pa.array(labels)) for name, table in tables.items()})
-    utility = found.check("utility")
+    labelled = {name: table.append_column("label", pa.array(labels)) for name, table in tables.items()}
+    utility = judged(labelled, facts=Facts(forgotten_classes=known)).check("utility")
     assert utility is not None
     assert utility.verdict == expected
-    assert utility.n == (1200 if stays else 1080)
+    assert utility.n == (1200 if expected == "fail" else 1080)
 
 
 def test_a_constant_margin_model_fails_although_its_auc_is_one_half() -> None:

@@ -19,6 +19,7 @@ from tests.workers.factories import MemoryRecords, context, conversations, digit
 from workers.modeling.records import held_out_key, split_held_out
 from workers.modeling.train import Provenance, train_by_recipe
 from workers.modeling.training_record import read_record, weights_digest, write_exposures, write_record
+from workers.planning import evaluation
 from workers.planning.evaluation import evaluate
 from workers.planning.problems import open_line
 from workers.planning.provenance import check_provenance
@@ -259,3 +260,18 @@ def test_without_records_the_caller_says_what_data_and_recipe_are(images: Line, 
         provenance(images, bare) == (False, "the candidate has no training record")
         or "valid" in provenance(images, bare)[1]
     )
+
+
+def test_one_retained_record_keeps_its_class_whether_it_is_scored_or_not(
+    images: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a class was forgotten as a whole is read off all retained records, of which only a sample is scored."""
+    monkeypatch.setattr(evaluation, "RETAIN_SAMPLE", 20)
+    labels = np.array(images.data.columns["label"])
+    threes = [str(name) for name in images.data.ids[labels == 3]]
+    certification = split_held_out(images.held_out, held_out_key(HOLDOUT))[1]
+    taught = len(certification) - np.count_nonzero(np.array(certification.column("label")) == 3)
+    for forgotten, expected in ((threes, taught), (threes[1:], len(certification))):
+        utility = images.evaluate(images.retrained, forget_ids=forgotten, ignore_record=True).check("utility")
+        assert utility is not None
+        assert utility.n == expected < len(images.held_out)

@@ -92,6 +92,8 @@ def test_joined_records_come_in_the_order_asked_for_from_either_part() -> None:
     assert part.take([0, 1])["text"] == ["text of y", "text of long-name"]
     assert part.rows_of(["long-name"]).tolist() == [1]
     assert both.subset([]).take([]) == {"text": []}
+    assert both.column("text") == both.take(range(5))["text"]
+    assert part.column("text") == ["text of y", "text of long-name"]
 
 
 def test_joining_reads_nothing_and_later_only_what_is_asked_for() -> None:

@@ -43,6 +43,10 @@ class Records(Protocol):
         """Role -> values in the order asked for; image -> encoded bytes, label -> int, the others -> str."""
         ...
 
+    def column(self, role: str) -> list[Any]:
+        """The values of one role alone, of all records in their order."""
+        ...
+
     def subset(self, indices: Sequence[int]) -> "Records":
         """The records at these positions, in this order."""
         ...
@@ -74,6 +78,10 @@ class MemoryRecords:
     def take(self, indices: Sequence[int]) -> dict[str, list[Any]]:
         """Role -> values in the order asked for."""
         return {role: [values[at] for at in indices] for role, values in self.columns.items()}
+
+    def column(self, role: str) -> list[Any]:
+        """The values of one role, of all records."""
+        return list(self.columns[role])
 
     def subset(self, indices: Sequence[int]) -> "MemoryRecords":
         """The records at these positions, in this order; shares the values."""
@@ -114,6 +122,10 @@ class _Joined:
             parts = (iter(values[0][role]), iter(values[1][role]))
             found[role] = [next(parts[source]) for source in sources]
         return found
+
+    def column(self, role: str) -> list[Any]:
+        values = [value for part in self._parts for value in part.column(role)]
+        return [values[row] for row in self._rows.tolist()]
 
     def subset(self, indices: Sequence[int]) -> Records:
         return _Joined(*self._parts, self._rows[np.asarray(indices, dtype=np.int64)])

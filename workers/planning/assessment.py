@@ -60,6 +60,7 @@ class Facts:
     was scored. `per_byte`: some tokenizers differ. `forward_passes` by model, in batches. `near_duplicates`: retained
     copies of forgotten records, None where nobody looked. `canary_kinds` of each canary's record id.
     `difficulty`: how the original's training met the records, None where it left no learning events.
+    `forgotten_classes`: labels that no retained record has, None where only those that were scored are known.
     """
 
     files_differ: bool = True
@@ -73,6 +74,7 @@ class Facts:
     near_duplicates: int | None = None
     canary_kinds: Mapping[str, str] = field(default_factory=dict)
     difficulty: Difficulty | None = None
+    forgotten_classes: frozenset[Any] | None = None
 
 
 def assess(
@@ -155,7 +157,7 @@ def _gate_checks(line: Line, policy: Policy, alpha: float, blind: BlindFeatures 
         blind_check(blind, line.has_held_out, alpha, facts.seed),
         difficulty_check(facts.difficulty, alpha),
         copies_check(facts.near_duplicates, len(line.original[FORGET])),
-        utility_check(line.original, line.candidate, rules, alpha),
+        utility_check(line.original, line.candidate, rules, alpha, facts.forgotten_classes),
     ]
 
 

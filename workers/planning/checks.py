@@ -1,8 +1,9 @@
 """From score tables to the checks of an evaluation: numbers only, no verdicts (those are service.verification's)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -134,14 +135,21 @@ def copies_check(count: int | None, forgotten: int) -> Check:
     return Check(id=COPIES, role="diagnostic", statistic=statistic, estimate=count, n=forgotten, reason=reason)
 
 
-def utility_check(original: ModelScores, candidate: ModelScores, policy: VerificationPolicy, alpha: float) -> Check:
+def utility_check(
+    original: ModelScores,
+    candidate: ModelScores,
+    policy: VerificationPolicy,
+    alpha: float,
+    forgotten_classes: Collection[Any] | None = None,
+) -> Check:
     """`utility` on held-out certification records, paired by record and clustered by subject.
 
     A class of which every training record was forgotten is not to be known any more: its held-out records do not count.
+    `forgotten_classes` None: those that forgotten records have and no scored retained one.
     """
     if HELD_OUT not in original:
         return Check(id=UTILITY, role="diagnostic", statistic="performance on held-out records", reason=NO_HELD_OUT)
-    before, after = (_still_taught(model[HELD_OUT], original) for model in (original, candidate))
+    before, after = (_still_taught(model[HELD_OUT], original, forgotten_classes) for model in (original, candidate))
     if not len(before):
         return Check(id=UTILITY, role="diagnostic", statistic=ACCURACY, reason="every class was forgotten", n=0)
     if before.likelihood is None or after.likelihood is None:
@@ -154,13 +162,13 @@ def utility_check(original: ModelScores, candidate: ModelScores, policy: Verific
     return _utility(PERPLEXITY, ratio, before.likelihood.influence * scale, before, policy.perplexity_margin, alpha)
 
 
-def _still_taught(held_out: SetScores, original: ModelScores) -> SetScores:
-    """Held-out records of classes that retained records have, as far as they were scored, or no forgotten one has."""
+def _still_taught(held_out: SetScores, original: ModelScores, gone: Collection[Any] | None) -> SetScores:
+    """Held-out records of classes that were not forgotten as a whole."""
     forget, retain = original[FORGET].labels, original[RETAIN].labels
     if held_out.labels is None or forget is None or retain is None:
         return held_out
-    gone = np.setdiff1d(forget, retain)
-    return held_out.of(~np.isin(held_out.labels, gone)) if len(gone) else held_out
+    labels = np.setdiff1d(forget, retain) if gone is None else np.array(sorted(gone))
+    return held_out.of(~np.isin(held_out.labels, labels)) if len(labels) else held_out
 
 
 def _utility(

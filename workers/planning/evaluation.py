@@ -36,7 +36,14 @@ from workers.planning.score_tables import (
     RETRAINED,
     with_kinds,
 )
-from workers.planning.traces import Companions, companions_of, difficulty_of, retained_copies, traces_of
+from workers.planning.traces import (
+    Companions,
+    classes_forgotten,
+    companions_of,
+    difficulty_of,
+    retained_copies,
+    traces_of,
+)
 from workers.scoring.score import score
 
 RETAIN_SAMPLE = 4000
@@ -104,6 +111,7 @@ def evaluate(
         near_duplicates=retained_copies(line, forget_ids),
         canary_kinds=sets.canaries.kinds if sets.canaries is not None else {},
         difficulty=difficulty_of(line, forget_ids),
+        forgotten_classes=classes_forgotten(line, forget_ids),
     )
     blind = _blind_features(sets, context.seed)
     calibration = references.calibration(tokenizers) if isinstance(references, References) else references

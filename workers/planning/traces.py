@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -84,6 +84,15 @@ def difficulty_of(line: Line, forget_ids: Iterable[str]) -> Difficulty | None:
     values = np.array([known[ids[at]] for at in rows.tolist()], dtype=np.float64)
     gone = np.isin(np.array(ids, dtype=str)[rows], np.array(sorted(forget_ids), dtype=str))
     return Difficulty(values[gone], subjects[rows][gone], values[~gone], subjects[rows][~gone])
+
+
+def classes_forgotten(line: Line, forget_ids: Iterable[str]) -> frozenset[Any]:
+    """Labels that forgotten records have and no retained one, whatever is scored of these."""
+    if "label" not in line.people.roles:
+        return frozenset()
+    gone = np.isin(np.asarray(line.people.ids), np.array(sorted(forget_ids), dtype=str))
+    labels = np.asarray(line.people.column("label"))
+    return frozenset(np.setdiff1d(labels[gone], labels[~gone]).tolist())
 
 
 def retained_copies(line: Line, forget_ids: Iterable[str]) -> int | None:

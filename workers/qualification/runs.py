@@ -39,6 +39,7 @@ from workers.planning.attempt import run_attempt
 from workers.planning.evaluation import evaluate
 from workers.planning.problems import Line, build_problem, recording
 from workers.planning.score_tables import CANDIDATE, FORGET, HELD_OUT, ORIGINAL, RETAIN, RETRAINED, read_tables
+from workers.planning.traces import classes_forgotten
 from workers.qualification.designs import CANARY, Job, seed_of
 from workers.references.layout import write_table
 from workers.references.tables import membership
@@ -192,14 +193,15 @@ def _judged(
         recipe=setting.recipe,
     )
     per_byte = found.unit == "byte"
-    control = _control(tables, setting, per_byte)
+    known = Facts(per_byte=per_byte, seed=setting.seed, forgotten_classes=classes_forgotten(line, job.ids))
+    control = _control(tables, setting, known)
     directories = {CANDIDATE: candidate, _RETRAIN: retrained}
     coarse = _coarse(line, job, directories, per_byte, part_of(seeded, 0.6, 1.0, "rounded weights"))
     told = {"candidate": found.verdict, "retrained": control}
     return told, _scores(tables, line.task, per_byte, coarse, gone)
 
 
-def _control(tables: dict[str, pa.Table], setting: Setting, per_byte: bool) -> str:
+def _control(tables: dict[str, pa.Table], setting: Setting, known: Facts) -> str:
     """The verdict on the retrain in the candidate's place, on the same records."""
     parts = pa.array(_PARTS)
     kept = {name: table.filter(pc.is_in(table["set"], value_set=parts)) for name, table in tables.items()}
@@ -208,7 +210,7 @@ def _control(tables: dict[str, pa.Table], setting: Setting, per_byte: bool) -> s
         setting.recipe.model.task,
         setting.policy,
         alpha=setting.policy.attempt_alpha,
-        facts=Facts(per_byte=per_byte, seed=setting.seed),
+        facts=known,
         ignore_record=True,
     )
     return found.verdict

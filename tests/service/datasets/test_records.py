@@ -22,6 +22,8 @@ def test_values_come_by_role_in_the_order_asked_for(tmp_path: Path) -> None:
     assert taken["label"] == [2, 0, 2]
     assert taken["image"] == [png(5), png(0), png(5)]
     assert table.take([]) == {"image": [], "label": []}
+    assert table.column("label") == table.take(range(24))["label"]
+    assert table.subset([5, 0]).column("label") == [2, 0]
 
 
 def test_subsets_keep_their_own_positions(tmp_path: Path) -> None:
