@@ -2,14 +2,14 @@
 
 A qualification is a dated record of measurements, not a promise about a deletion to come. Every size class of forget
 sets has figures, and its verdict follows from them (`judged`), so that a third party can derive it again. Schema
-"lethe/qualification/1". Thresholds: a TPR at 1 % FPR of 5 %, an AUC of 0.5 +- 0.05 and a worst tenth of 0.65, each
-against a retrain without the records. They are this project's proposal, not the literature's.
+"lethe/qualification/2"; the first did not say which rules and packages it was measured by. Thresholds: a TPR at 1 % FPR
+of 5 %, an AUC of 0.5 +- 0.05 and a worst tenth of 0.65, each against a retrain without the records. They are this
+project's proposal, not the literature's.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import BadParameters
-from service.verification.schema import Interval, Outcome, Qualified, QualifiedVerdict, Verdict
+from service.verification.policy import policy_digest
+from service.verification.schema import Interval, Outcome, Qualified, QualifiedVerdict, Use, Verdict
 
 VALID = timedelta(days=90)
 AUC, TPR, WORST, UTILITY = "auc", "tpr", "worst_decile", "utility"
@@ -88,7 +89,8 @@ class Qualification(_Part):
     """The document. `digest` is the SHA-256 over the canonical JSON of everything else.
 
     `records` is the size of the data, `companions` the canaries that were deleted along with people, `repetitions` the
-    deletions of each size and design, `notes` what was left out and why.
+    deletions of each size and design, `notes` what was left out and why. `holdout_digest` is null where the reserve
+    stood in, which grows smaller with deletions. `rules_digest` is of what the policy measures by, see `rules_digest`.
     """
 
     model_config = ConfigDict(
@@ -96,7 +98,7 @@ class Qualification(_Part):
         validate_by_alias=True,
     )  # fmt: skip
 
-    schema_id: Literal["lethe/qualification/1"] = Field("lethe/qualification/1", alias="schema")
+    schema_id: Literal["lethe/qualification/2"] = Field("lethe/qualification/2", alias="schema")
     task: str
     method: str
     params: dict[str, Any]
@@ -109,6 +111,7 @@ class Qualification(_Part):
     code_version: str
     packages: dict[str, str]
     policy_digest: str
+    rules_digest: str
     issued: date
     valid_until: date
     seed: int
@@ -221,20 +224,13 @@ def load_folder(folder: Path) -> list[Qualification]:
     return sorted(found, key=lambda one: (one.issued, one.digest), reverse=True)
 
 
-@dataclass(frozen=True)
-class Use:
-    """What a deletion is about to be made with: its line (task, recipe, data), the code, the day, and its size.
+def rules_digest(policy: Mapping[str, Any]) -> str:
+    """SHA-256 of the part of a policy, as JSON, that candidates are made and measured by.
 
-    `companions` is how many canaries the policy asks to be deleted along, `records` counts those of people.
+    Whether it asks for a qualification, when jobs start and how long things are kept change nothing that was measured.
     """
-
-    task: str
-    recipe_digest: str | None
-    data_digest: str
-    code_version: str
-    companions: int
-    records: int
-    on: date
+    rules = {name: value for name, value in policy["verification"].items() if name != "qualification"}
+    return policy_digest({"attempts": policy["ladder"]["approximate_attempts"], "verification": rules})
 
 
 def class_of(document: Qualification, records: int) -> SizeClass | None:
@@ -251,8 +247,11 @@ def why_not(document: Qualification, method: str, params: Mapping[str, Any], use
         ("other parameters", document.params, dict(params)),
         ("another recipe", document.recipe_digest, use.recipe_digest),
         ("other data", document.data_digest, use.data_digest),
+        ("another held-out set", document.holdout_digest, use.holdout_digest),
         ("another number of companion canaries", document.companions, use.companions),
+        ("other rules of verification in the policy", document.rules_digest, use.rules_digest),
         ("another version of the code", document.code_version, use.code_version),
+        (_other_packages(document.packages, use.packages), document.packages, use.packages),
     ):
         if stated != wanted:
             return f"the qualification is of {what}"
@@ -262,6 +261,13 @@ def why_not(document: Qualification, method: str, params: Mapping[str, Any], use
     if found is None:
         return f"no size was qualified that stands for {use.records} records"
     return None if found.verdict == "qualified" else f"size {found.size} is {found.verdict}: {found.reason}"
+
+
+def _other_packages(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Which versions differ, as a clause."""
+    names = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    told = (f"{name} {then.get(name, 'absent')} (here {now.get(name, 'absent')})" for name in names)
+    return f"other packages: {', '.join(told)}"
 
 
 def find_qualification(

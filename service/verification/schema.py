@@ -113,6 +113,26 @@ class Traces(_Part):
     carried_on: bool | None = None
 
 
+class Use(_Part):
+    """What a deletion is about to be made with, as qualifications are matched with it.
+
+    Its line (task, recipe, data, the held-out set where one was given), the policy's rules of verification, the code
+    and the packages it runs on, the day, and its size: `companions` is how many canaries the policy asks to be deleted
+    along, `records` counts those of people.
+    """
+
+    task: str
+    recipe_digest: str | None
+    data_digest: str
+    holdout_digest: str | None
+    rules_digest: str
+    companions: int
+    code_version: str
+    packages: dict[str, str]
+    records: int
+    on: date
+
+
 class Qualified(_Part):
     """The qualification that covered the method, by its digest: what the class of `size` records came to, how long it
     is valid, and the day it was looked at."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from service.errors import Cancelled, DiskFull, LetheError
 from service.verification.policy import Policy
-from service.verification.qualification import Use
+from service.verification.schema import Use
 from service.verification.statistics import NotMeasurable
 from workers.modeling.directories import publish_directory, refuse_existing
 from workers.modeling.problem import Context, Problem
@@ -57,7 +57,8 @@ def climb(
     `references`: the gate's side of a pool, or why there is none. `qualifications` may cover approximate methods.
     """
     record = read_record(problem.base_dir)
-    use = use_of(problem.task_name, problem.recipe, problem.data_digest, policy, len(problem.forget))
+    digests = problem.data_digest, line.given_digest
+    use = use_of(problem.task_name, problem.recipe, digests, policy, len(problem.forget))
     case = Situation(
         task=problem.task_name,
         forget_records=len(problem.forget),

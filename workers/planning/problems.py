@@ -39,6 +39,11 @@ class Line:
         ids = set(np.asarray(self.people.ids).tolist())
         return ids if self.canaries is None else ids | set(self.canaries.inside.ids.tolist())
 
+    @property
+    def given_digest(self) -> str | None:
+        """The digest of a held-out set that was given; None where the reserve stands in: deletions make it smaller."""
+        return None if self.holdout_digest == reserve_digest(self.reserved) else self.holdout_digest
+
     def trained(self, ids: Collection[str]) -> list[str]:
         """Those of these record ids that a training may have seen: the others lie in the reserve."""
         return [name for name in ids if name not in self.reserved]

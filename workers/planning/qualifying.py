@@ -7,24 +7,28 @@ from typing import Any
 from service.catalogue.methods import METHODS, find_method
 from service.catalogue.recipes import Recipe
 from service.verification.policy import Policy
-from service.verification.qualification import Qualification, Use, find_qualification
-from service.verification.schema import Evaluation, Qualified
+from service.verification.qualification import Qualification, find_qualification, rules_digest
+from service.verification.schema import Evaluation, Qualified, Use
 from service.verification.verdict import decide, explain
 from workers.modeling.code_version import code_version
 from workers.modeling.recipe import recipe_digest
+from workers.modeling.training_record import package_versions
 from workers.planning.parameters import full_params
 
 Documents = Sequence[Qualification]
 
 
-def use_of(task: str, recipe: Recipe | None, data_digest: str, policy: Policy, records: int) -> Use:
-    """A deletion of so many records, made today with this code."""
+def use_of(task: str, recipe: Recipe | None, digests: tuple[str, str | None], policy: Policy, records: int) -> Use:
+    """A deletion of so many records, made today with this code; `digests` of the data and of a held-out set given."""
     return Use(
         task=task,
         recipe_digest=recipe_digest(recipe) if recipe is not None else None,
-        data_digest=data_digest,
-        code_version=code_version(),
+        data_digest=digests[0],
+        holdout_digest=digests[1],
+        rules_digest=rules_digest(policy.model_dump(mode="json")),
         companions=policy.verification.companions,
+        code_version=code_version(),
+        packages=package_versions(),
         records=records,
         on=datetime.now(UTC).date(),
     )

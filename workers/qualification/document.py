@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from service.errors import BadParameters, Cancelled
-from service.verification.qualification import VALID, Counts, Qualification, SizeClass, judged
+from service.verification.qualification import VALID, Counts, Qualification, SizeClass, judged, rules_digest
 from workers.modeling.code_version import code_version
 from workers.modeling.directories import canonical_json, directory_digest, write_atomic
 from workers.modeling.problem import Context, Progress
@@ -74,7 +74,7 @@ def qualify(
     _work_off(setting, line, copies, simulation, timed(context))
     classes = [found for size in sizes if (found := _class(setting, simulation.jobs, size)) is not None]
     facts |= {"issued": begun, "valid_until": begun + VALID, "records": len(line.people), "classes": classes}
-    facts |= {"packages": package_versions(), "notes": simulation.notes}
+    facts["notes"] = simulation.notes
     del facts["sizes"]
     context.progress(Progress(1.0, 0.0, "measured"))
     return judged(Qualification.model_validate(facts))
@@ -88,11 +88,13 @@ def facts_of(setting: Setting, line: Line, sizes: Sequence[int], repetitions: in
         "params": setting.params,
         "recipe_digest": recipe_digest(setting.recipe),
         "data_digest": setting.data_digest,
-        "holdout_digest": line.holdout_digest,
+        "holdout_digest": line.given_digest,
         "model_digest": directory_digest(line.base_dir),
         "companions": setting.policy.verification.companions,
         "code_version": code_version(),
+        "packages": package_versions(),
         "policy_digest": setting.policy.digest(),
+        "rules_digest": rules_digest(setting.policy.model_dump(mode="json")),
         "seed": setting.seed,
         "repetitions": repetitions,
         "sizes": list(sizes),

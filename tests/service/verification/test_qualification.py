@@ -8,21 +8,22 @@ from typing import Any
 import pytest
 
 from service.errors import BadParameters
+from service.verification.policy import Policy
 from service.verification.qualification import (
     VALID,
     Figure,
     Qualification,
     SizeClass,
-    Use,
     find_qualification,
     judged,
     judged_class,
     judged_figure,
     load_folder,
     load_qualification,
+    rules_digest,
     why_not,
 )
-from service.verification.schema import Qualified
+from service.verification.schema import Qualified, Use
 
 ISSUED = date(2026, 11, 1)
 AUC = Figure(name="auc", statistic="AUC", estimate=0.5, ci=(0.47, 0.53), ci95=(0.46, 0.54), low=0.45, high=0.55)
@@ -30,7 +31,11 @@ TPR = Figure(name="tpr", statistic="TPR", estimate=0.01, ci=(0.0, 0.03), ci95=(0
 WORST = Figure(name="worst_decile", statistic="AUC", estimate=0.5, ci=(0.4, 0.6), ci95=(0.38, 0.62), high=0.65)
 UTILITY = Figure(name="utility", statistic="d", estimate=0.0, ci=(-0.01, 0.01), ci95=(-0.012, 0.012), low=-0.04)
 GOOD = [AUC, TPR, WORST, UTILITY]
-USE = Use("image-classification", "r" * 64, "d" * 64, "0.1+src.1", 73, 40, ISSUED)
+USE = Use(
+    task="image-classification", recipe_digest="r" * 64, data_digest="d" * 64, holdout_digest="h" * 64,
+    rules_digest="e" * 64, companions=73, code_version="0.1+src.1", packages={"python": "3.11.4", "torch": "2.3.0"},
+    records=40, on=ISSUED,
+)  # fmt: skip
 
 
 def sized(size: int = 10, pooled: list[Figure] = GOOD, **changes: Any) -> SizeClass:
@@ -40,8 +45,9 @@ def sized(size: int = 10, pooled: list[Figure] = GOOD, **changes: Any) -> SizeCl
 def document(*classes: SizeClass, **changes: Any) -> Qualification:
     values: dict[str, Any] = {
         "task": USE.task, "method": "nabla_tau", "params": {"passes": 3}, "recipe_digest": USE.recipe_digest,
-        "data_digest": USE.data_digest, "holdout_digest": None, "model_digest": "m" * 64, "records": 1000,
-        "companions": 73, "code_version": USE.code_version, "packages": {}, "policy_digest": "p" * 64,
+        "data_digest": USE.data_digest, "holdout_digest": USE.holdout_digest, "model_digest": "m" * 64,
+        "records": 1000, "companions": 73, "code_version": USE.code_version, "packages": USE.packages,
+        "policy_digest": "p" * 64, "rules_digest": USE.rules_digest,
         "issued": ISSUED, "valid_until": ISSUED + VALID, "seed": 0, "repetitions": 20,
         "classes": list(classes or (sized(),)),
     }  # fmt: skip
@@ -106,16 +112,38 @@ def test_it_covers_the_use_it_was_made_for_and_no_other() -> None:
         ({"recipe_digest": None}, "another recipe"),
         ({"code_version": "0.2"}, "another version of the code"),
         ({"companions": 305}, "another number of companion canaries"),
+        ({"holdout_digest": None}, "another held-out set"),
+        ({"rules_digest": "f" * 64}, "other rules of verification in the policy"),
+        ({"packages": {"python": "3.11.4", "torch": "2.4.0"}}, "other packages: torch 2.3.0 (here 2.4.0)"),
+        ({"packages": {**USE.packages, "peft": "0.9"}}, "other packages: peft absent (here 0.9)"),
         ({"on": ISSUED + VALID + timedelta(days=1)}, "was valid from 2026-11-01 to 2027-01-30"),
         ({"on": ISSUED - timedelta(days=1)}, "was valid from"),
         ({"records": 9}, "no size was qualified that stands for 9 records"),
         ({"records": 100}, "no size was qualified that stands for 100 records"),
     ):
-        use = Use(**({name: getattr(USE, name) for name in USE.__dataclass_fields__} | change))
-        assert told in str(why_not(found, "nabla_tau", params, use))
-    assert why_not(found, "nabla_tau", params, Use(*list(vars(USE).values())[:5], 10, ISSUED + VALID)) is None
+        assert told in str(why_not(found, "nabla_tau", params, USE.model_copy(update=change)))
+    last = USE.model_copy(update={"records": 10, "on": ISSUED + VALID})
+    assert why_not(found, "nabla_tau", params, last) is None
     worse = document(sized(), sized(40, changed(AUC, ci95=(0.6, 0.7))))
     assert "size 40 is not qualified: auc fails" in str(why_not(worse, "nabla_tau", params, USE))
+
+
+def test_what_the_policy_measures_by_counts_and_nothing_else_of_it() -> None:
+    def digest(**sections: dict[str, Any]) -> str:
+        return rules_digest(Policy.model_validate(sections).model_dump(mode="json"))
+
+    plain = digest()
+    for section, change, same in (
+        ("verification", {"qualification": "required"}, True),
+        ("batch", {"window": "1h"}, True),
+        ("retention", {"records": "12 months"}, True),
+        ("ladder", {"methods": ["retrain"]}, True),
+        ("verification", {"alpha": 0.1}, False),
+        ("verification", {"utility_margin": {"300": 0.05}}, False),
+        ("verification", {"companions": 305}, False),
+        ("ladder", {"approximate_attempts": 1}, False),  # attempts share alpha
+    ):
+        assert (digest(**{section: change}) == plain) is same
 
 
 def test_the_first_document_that_covers_is_named_else_the_likeliest_reason() -> None:

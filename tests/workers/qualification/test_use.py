@@ -10,6 +10,7 @@ import pytest
 
 from service.catalogue.methods import find_method
 from service.cli.main import main
+from service.datasets.sources import dataset_digest
 from service.errors import BadParameters
 from service.verification.policy import Policy
 from service.verification.qualification import (
@@ -17,10 +18,10 @@ from service.verification.qualification import (
     Figure,
     Qualification,
     SizeClass,
-    Use,
     judged,
+    rules_digest,
 )
-from service.verification.schema import Check, Evaluation, ModelNumbers, Models, Records, SetNumbers
+from service.verification.schema import Check, Evaluation, ModelNumbers, Models, Records, SetNumbers, Use
 from service.verification.verdict import decide, disagreements, judge
 from tests.workers.qualification.shelves import TASK, data_of
 from workers.modeling.code_version import code_version
@@ -33,7 +34,11 @@ from workers.planning.qualifying import unqualified, use_of, with_qualification
 
 REQUIRED = Policy.model_validate({"verification": {"qualification": "required"}})
 TODAY = datetime.now(UTC).date()
-USE = Use("image-classification", "r" * 64, "d" * 64, "1", 73, 400, TODAY)
+USE = Use(
+    task="image-classification", recipe_digest="r" * 64, data_digest="d" * 64, holdout_digest="h" * 64,
+    rules_digest=rules_digest(Policy().model_dump(mode="json")), companions=73, code_version="1",
+    packages={"torch": "2"}, records=400, on=TODAY,
+)  # fmt: skip
 METHOD = "nabla_tau"
 
 
@@ -42,9 +47,10 @@ def document(use: Use, size: int = 100, **changes: Any) -> Qualification:
     figures = [Figure(name=name, **bounds) for name in ("auc", "tpr", "worst_decile", "utility")]
     values: dict[str, Any] = {
         "task": use.task, "method": METHOD, "params": full_params(find_method(METHOD), {}),
-        "recipe_digest": use.recipe_digest, "data_digest": use.data_digest, "holdout_digest": None,
+        "recipe_digest": use.recipe_digest, "data_digest": use.data_digest, "holdout_digest": use.holdout_digest,
         "model_digest": "", "records": 4000, "companions": use.companions, "code_version": use.code_version,
-        "packages": {}, "policy_digest": "", "issued": TODAY, "valid_until": TODAY + VALID, "seed": 0,
+        "packages": use.packages, "policy_digest": "", "rules_digest": use.rules_digest,
+        "issued": TODAY, "valid_until": TODAY + VALID, "seed": 0,
         "repetitions": 20, "classes": [SizeClass(size=size, runs=20, pooled=figures, designs={})],
     }  # fmt: skip
     return judged(Qualification.model_validate(values | changes))
@@ -84,6 +90,8 @@ def test_a_covering_document_lets_its_method_in_and_no_other() -> None:
     [
         ({"data_digest": "e" * 64}, "other data"),
         ({"params": {}}, "other parameters"),
+        ({"holdout_digest": None}, "another held-out set"),
+        ({"packages": {"torch": "1"}}, "torch 1 (here 2)"),
         ({"issued": TODAY - VALID - timedelta(days=1), "valid_until": TODAY - timedelta(days=1)}, "was valid from"),
         ({"size": 10}, "no size was qualified that stands for 400 records"),
     ],
@@ -139,7 +147,8 @@ def test_unlearn_auto_asks_for_the_document_it_is_given(
     record = read_record(shelf / "model")
     assert record is not None
     assert record.recipe is not None
-    use = use_of("image-classification", record.recipe, record.data_digest, REQUIRED, 10)
+    digests = record.data_digest, dataset_digest(shelf / "holdout.parquet")
+    use = use_of("image-classification", record.recipe, digests, REQUIRED, 10)
     assert (use.recipe_digest, use.code_version) == (recipe_digest(record.recipe), code_version())
     covering = tmp_path / "q.json"
     covering.write_text(json.dumps(document(use, 10).as_json()))
