@@ -176,6 +176,7 @@ def _report(report: dict[str, Any], members: Mapping[str, bytes], key_id: str, f
         ("versions", lambda: _versions(report), "digests of the versions agree"),
         ("policy", lambda: _policy(report), "the policies have the digests that are stated"),
         ("verdict", lambda: _verdicts(report), "the verdicts follow from checks and policy"),
+        ("qualified", lambda: _qualified(report), "qualifications, where any are named, cover what was run"),
         ("review", lambda: _reviews(report), "what reviewers decided is in the log and in line with the policy"),
     )
     for name, run, right in checks:
@@ -315,6 +316,14 @@ def _reviews(report: dict[str, Any]) -> Iterator[str]:
 
     for target in _targets(report):
         yield from (f"{target['model']}: {line}" for line in review_faults(target, report["log_proof"]["events"]))
+
+
+def _qualified(report: dict[str, Any]) -> Iterator[str]:
+    from service.reports.qualified import qualification_faults
+
+    for target in _targets(report):
+        faults = qualification_faults(target, report["log_proof"]["events"])
+        yield from (f"{target['model']}: {line}" for line in faults)
 
 
 def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator[str]:

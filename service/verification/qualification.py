@@ -9,7 +9,7 @@ project's proposal, not the literature's.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -203,11 +203,18 @@ def load_qualification(path: Path) -> Qualification:
         raise BadParameters(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
         raise BadParameters(f"{path}: not a qualification of this version; run `lethe qualify` again") from error
-    if found.digest != qualification_digest(found.as_json()):
-        raise BadParameters(f"{path}: not the document that was written: its digest is another one")
-    if judged(found) != found:
-        raise BadParameters(f"{path}: its verdict does not follow from its figures")
+    fault = next(_faults(found), None)
+    if fault is not None:
+        raise BadParameters(f"{path}: {fault}")
     return found
+
+
+def _faults(document: Qualification) -> Iterator[str]:
+    """What shows that a document is not as it was written, as clauses."""
+    if document.digest != qualification_digest(document.as_json()):
+        yield "not the document that was written: its digest is another one"
+    if judged(document) != document.model_copy(update={"digest": judged(document).digest}):
+        yield "its verdict does not follow from its figures"
 
 
 def load_folder(folder: Path) -> list[Qualification]:
@@ -282,13 +289,41 @@ def find_qualification(
         why = why_not(document, method, params, use)
         found = class_of(document, use.records)
         if why is None and found is not None:
-            return Qualified(
-                digest=document.digest,
-                verdict=found.verdict,
-                size=found.size,
-                valid_until=document.valid_until,
-                looked_at=use.on,
-            )
+            return _stated(document, found, use)
         if document.method == method and why is not None and reason.startswith("there is no"):
             reason = why
     return reason
+
+
+def _stated(document: Qualification, found: SizeClass, use: Use) -> Qualified:
+    return Qualified(
+        digest=document.digest,
+        verdict=found.verdict,
+        size=found.size,
+        valid_until=document.valid_until,
+        looked_at=use.on,
+        use=use,
+        document=document.as_json(),
+    )
+
+
+def unsupported(stated: Qualified, method: str, params: Mapping[str, Any]) -> Iterator[str]:
+    """Why a stated qualification of a method does not follow from the document that it carries; nothing where it does.
+
+    The figures in the document are those of whoever measured them: only what is made of them is derived again.
+    """
+    if stated.document is None or stated.use is None:
+        yield "a qualification is stated without its document"
+        return
+    try:
+        document = Qualification.model_validate(stated.document)
+    except ValidationError:
+        yield "the document of the qualification is not one that this version knows"
+        return
+    yield from (f"the qualification: {fault}" for fault in _faults(document))
+    why = why_not(document, method, params, stated.use)
+    found = class_of(document, stated.use.records)
+    if why is not None:
+        yield f"{why}, and is stated to cover {method}"
+    elif found is not None and stated != _stated(document, found, stated.use):
+        yield "what is stated of the qualification is not what its document says"

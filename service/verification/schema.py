@@ -135,13 +135,19 @@ class Use(_Part):
 
 class Qualified(_Part):
     """The qualification that covered the method, by its digest: what the class of `size` records came to, how long it
-    is valid, and the day it was looked at."""
+    is valid, and the day it was looked at.
+
+    `document` is all of it and `use` what it was compared with, so that anyone can find again that it covers the
+    method; null in evaluations of "lethe/evaluation/1".
+    """
 
     digest: str
     verdict: QualifiedVerdict
     size: int
     valid_until: date
     looked_at: date
+    use: Use | None = None
+    document: dict[str, Any] | None = None
 
 
 class Evaluation(_Part):

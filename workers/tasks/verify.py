@@ -56,8 +56,10 @@ def _judge(work: Work, attempt: Attempt) -> "tuple[Evaluation, dict[str, pa.Tabl
         recipe=materials.recipe_of(work),
         references=materials.references_of(work),
     )
-    covering = materials.qualifications_of(), materials.use_of(work)
-    return with_qualification(found, attempt.method, attempt.params, *covering), tables
+    use = materials.use_of(work)
+    # What has to be qualified is the code that made the candidate: another version of it may be judging.
+    use = use.model_copy(update={"code_version": (attempt.result or {}).get("code_version", use.code_version)})
+    return with_qualification(found, attempt.method, attempt.params, materials.qualifications_of(), use), tables
 
 
 def _write_tables(folder: Path, tables: "dict[str, pa.Table]") -> None:
