@@ -3,6 +3,7 @@
 from typing import Any
 
 from service.reports.blocks import Block, Cell, bullets, figures, sentence, table, text
+from service.reports.names import metric_name
 from service.reports.schema import TargetPart
 from service.reports.wording import check_name, interval, named, number
 from service.verification.schema import Check, Evaluation
@@ -106,7 +107,7 @@ def _metrics(evaluation: Evaluation) -> list[Block]:
     metrics = evaluation.metrics
     names = [name for name in metrics if not name.endswith(_SUFFIXES) and _told(metrics[name]) != "–"]
     rows: list[list[Cell]] = [
-        [name.replace("_", " "), *(_told(metrics.get(name + suffix)) for suffix in _COLUMNS)] for name in names
+        [metric_name(name), *(_told(metrics.get(name + suffix)) for suffix in _COLUMNS)] for name in names
     ]
     head = ["Metric (diagnostic)", "Old version", "New version", "Retrained"]
     used = [0, *(column for column in (1, 2, 3) if any(row[column] != "–" for row in rows))]

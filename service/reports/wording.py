@@ -104,6 +104,21 @@ _CHECK_NAMES = {
     "min_k_auc": "Least likely tokens, Min-K% (AUC)",
     "min_k_plus_plus_auc": "Least likely tokens, Min-K%++ (AUC)",
     "reference_loss_auc": "Loss less that of reference models (AUC)",
+    "churn": "Newly wrong on retained records",
+    "canary_rank_one": "Planted records that come before every never-trained one",
+    "extraction": "Forgotten texts that come out within 1,000 queries",
+    "extraction_excess": "The same, beyond never-seen people's texts",
+    "extraction_control": "Texts that come out of the old version, beyond never-seen people's",
+    "extraction_strength": "Extraction strength beyond never-seen people's texts",
+    "extraction_strength_control": "Extraction strength of the old version",
+    "value_exposure": "Exposure of people's numbers (bits)",
+    "value_exposure_control": "Exposure of people's numbers in the old version (bits)",
+    "verbmem": "Texts continued word by word (VerbMem, ROUGE-L)",
+    "knowmem": "Prompts answered as in the text (KnowMem, ROUGE-L)",
+    "leak_at_20": "Best of 20 sampled answers (ROUGE-L)",
+    "wordings_extraction": "Texts that come out in the worst of 18 wordings",
+    "rouge_retained": "Answers on retained texts (ROUGE-L)",
+    "gibberish_rate": "Answers on retained texts that are gibberish",
 }
 
 
@@ -112,6 +127,11 @@ def named(reason: str, evaluation: Evaluation) -> str:
     name, colon, rest = reason.partition(": ")
     check = evaluation.check(name)
     return f"{check_name(check)}{colon}{rest}" if check is not None else reason
+
+
+def words_of(name: str) -> str | None:
+    """The name of the check with this id for people; None where it has none."""
+    return _CHECK_NAMES.get(name)
 
 
 def check_name(check: Check) -> str:

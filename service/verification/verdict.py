@@ -8,6 +8,9 @@ number.
 
 from collections.abc import Mapping, Sequence
 
+from service.verification.language import CONTROLS as LANGUAGE_CONTROLS
+from service.verification.language import GATES as LANGUAGE_GATES
+from service.verification.language import judge_control, judge_language
 from service.verification.policy import VerificationPolicy, margin_for
 from service.verification.schema import EVALUATION, Basis, Check, Evaluation, Grade, Outcome, Qualified, Role, Verdict
 
@@ -201,6 +204,11 @@ def _judged(check: Check, by_id: Mapping[str, Check], basis: Basis, policy: Veri
         judged = _judge_record_control(check)
     elif check.id in (CANARIES, CANARY_RATE):
         judged, role = _judge_canaries(check, by_id.get(CANARY_CONTROL), basis)
+    elif check.id in LANGUAGE_GATES:
+        judged, decides = judge_language(check, by_id, policy, _incomparable(by_id))
+        role = "gate" if decides and basis == "measurement" else "diagnostic"
+    elif check.id in LANGUAGE_CONTROLS:
+        judged = judge_control(check)
     elif check.id in (CONTROL, REFERENCE_CONTROL, CANARY_CONTROL):
         judged = _judge_control(check)
     elif check.id == BLIND:
@@ -225,6 +233,16 @@ def _judge_attack(check: Check, by_id: Mapping[str, Check], policy: Verification
     if check.id == REFERENCE:
         return judge_reference_auc(check, by_id.get(REFERENCE_CONTROL), policy)
     return judge_per_record(check, by_id.get(RECORD_CONTROL))
+
+
+def _incomparable(by_id: Mapping[str, Check]) -> str | None:
+    """Why what never-seen people's texts show is no measure of forgotten ones, which a retrain may know better."""
+    blind, easy, copies = by_id.get(BLIND), by_id.get(DIFFICULTY), by_id.get(COPIES)
+    if blind is not None and separates(blind):
+        return "a classifier that never saw the model tells forgotten and held-out records apart"
+    if easy is not None and unlike(easy):
+        return "forgotten records were harder or easier to learn than those around them"
+    return "retained records say the same" if copies is not None and copies.estimate else None
 
 
 def _judge_record_control(check: Check) -> Judged:

@@ -20,15 +20,18 @@ from workers.metrics.extraction import (
 from workers.modeling.images import ImageClassification, Preparation
 from workers.modeling.language import CausalLanguageModelling
 from workers.modeling.loading import LoadedModel
+from workers.modeling.records import MemoryRecords
 from workers.scoring.extraction import (
     Decoding,
     Forced,
     Windows,
     _log_probabilities,
     forced,
+    half_windows,
+    joined,
     record_windows,
     sampled,
-    sliding_windows,
+    told_windows,
 )
 
 GREEDY = Decoding(temperature=0)
@@ -135,16 +138,29 @@ def test_the_worst_of_several_prefixes_finds_what_one_misses(memorised: LoadedMo
     assert extractable(worst_case(found)).all()
 
 
-def test_windows_slide_over_the_tokens_of_a_record(memorised: LoadedModel) -> None:
-    task = memorised.task
-    assert isinstance(task, CausalLanguageModelling)
-    part = SECRETS.subset([4, 2])
-    whole = [window[0] + window[1] for window in zip(*vars(record_windows(task, part)).values(), strict=False)]
-    found = sliding_windows(task, part, prefix=2, suffix=3, stride=3)
-    assert found.rows.tolist() == [0, 0, 1, 1]
-    assert found.prefixes == [whole[row][start : start + 2] for row in (0, 1) for start in (0, 3)]
-    assert found.suffixes == [whole[row][start + 2 : start + 5] for row in (0, 1) for start in (0, 3)]
-    assert len(sliding_windows(task, part)) == 0
+def test_windows_of_what_a_record_says(memorised: LoadedModel) -> None:
+    """A prompt stands before its whole completion; long texts have prefixes of fifty tokens, short ones are halved."""
+    short = memorised.task
+    assert isinstance(short, CausalLanguageModelling)
+    told = told_windows(short, SECRETS)
+    whole = record_windows(short, SECRETS)
+    assert (told.prefixes, told.suffixes) == (whole.prefixes, whole.suffixes)
+    task = CausalLanguageModelling(short.tokenizer, 400)
+    texts = [" ".join(str(at % 10) for at in range(size)) for size in (7, 130, 110)]
+    plain = MemoryRecords("causal-lm", ["a", "b", "c"], ["a", "b", "c"], {"text": texts})
+    encoding = task.encode(plain.columns)
+    found = told_windows(task, plain)
+    sizes = [(row, len(p), len(s)) for row, p, s in zip(found.rows, found.prefixes, found.suffixes, strict=True)]
+    # Of 131 tokens with the end the last 31 are a suffix, of 111 the last 11 are too few.
+    assert sizes == [(0, 4, 4), (1, 50, 50), (1, 50, 31), (2, 50, 50)]
+    assert (
+        found.prefixes[2] + found.suffixes[2] == encoding.tokens[encoding.starts[1] + 50 : encoding.starts[2]].tolist()
+    )
+    halves = half_windows(task, SECRETS)
+    assert halves.prefixes[0] == whole.prefixes[0] + whole.suffixes[0][:3]
+    assert halves.suffixes[0] == whole.suffixes[0][3:]
+    parts = joined([told.take([3, 1]), told.take([])])
+    assert (parts.rows.tolist(), parts.suffixes) == ([3, 1], [whole.suffixes[3], whole.suffixes[1]])
 
 
 def test_what_cannot_be_read_is_refused(memorised: LoadedModel) -> None:

@@ -136,7 +136,13 @@ def test_exposure_of_deleted_canaries_before_and_after() -> None:
     tables = {"original": model(1.2, 1, canaries=3.0), "candidate": model(0.0, 2, canaries=0.0)}
     tables["retrained-1"] = model(0.0, 3, canaries=0.0)
     found = judged(tables, canary_kinds=kinds())
-    after, before = check_of(found, "canary_exposure"), check_of(found, "canary_exposure_control")
+    after, before, first = (found.check(f"canary_{name}") for name in ("exposure", "exposure_control", "rank_one"))
+    assert after is not None
+    assert before is not None
+    assert first is not None
+    for check in (after, first):
+        assert (check.role, check.verdict) == ("gate", "pass")
+    assert (before.role, before.verdict) == ("diagnostic", "pass")
     assert after.ci95 is not None
     assert after.ci95[0] < NULL_MEAN < after.ci95[1] < 2.4
     # The cap of 400 references for each kind.
@@ -145,8 +151,27 @@ def test_exposure_of_deleted_canaries_before_and_after() -> None:
     assert found.metrics["canary_rank_one"] <= found.metrics["canary_rank_one_limit"] < 10
     assert found.metrics["canary_rank_one_do_nothing"] > 60
     assert found.metrics["canary_exposure_retrained"] == [pytest.approx(NULL_MEAN, abs=0.6)]
-    over = judged({**tables, "candidate": model(0.0, 2, canaries=-1.5)}, canary_kinds=kinds())
-    assert (check_of(over, "canary_exposure").estimate or 9) < 0.3
+    over = judged({**tables, "candidate": model(0.0, 2, canaries=-1.5)}, canary_kinds=kinds()).check("canary_exposure")
+    assert over is not None
+    assert (over.estimate or 9) < 0.3
+    assert (over.role, over.verdict) == ("gate", "fail")
+
+
+def test_canaries_that_are_still_known_fail_and_untold_ones_do_not() -> None:
+    """The untouched model fails on both counts; one that the original never gave away either has no say."""
+    original = model(1.2, 1, canaries=3.0)
+    untouched = judged({"original": original, "candidate": model(1.2, 2, canaries=3.0)}, canary_kinds=kinds())
+    for name in ("canary_exposure", "canary_rank_one"):
+        check = untouched.check(name)
+        assert check is not None
+        assert (check.role, check.verdict) == ("gate", "fail")
+    silent = judged(
+        {"original": model(1.2, 1, canaries=0.1), "candidate": model(0.0, 2, canaries=0.0)}, canary_kinds=kinds()
+    )
+    for name in ("canary_exposure", "canary_rank_one"):
+        check = silent.check(name)
+        assert check is not None
+        assert (check.role, check.verdict) == ("diagnostic", "info")
 
 
 def test_exposure_is_taken_within_kinds_by_hand() -> None:

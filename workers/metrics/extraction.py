@@ -14,12 +14,14 @@ A prefix that an attacker words differently may extract more, so several are tri
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.verification.proportions import Proportion
-from service.verification.statistics import Array, Clusters, clustering_effect
+from service.verification.proportions import Interval, Proportion, newcombe
+from service.verification.quantiles import normal_quantile, student_quantile
+from service.verification.statistics import Array, Clusters, Mean, clustered_mean, clustering_effect
 
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -27,6 +29,8 @@ Rows = NDArray[np.int64]
 QUERIES, CHANCE = 1000, 0.5
 """A suffix counts as extractable when so many queries say it with this probability."""
 FEWEST_PREFIXES = 3
+PERMUTATIONS = 1999
+_FEWEST_PEOPLE, _UPPER = 2, 0.975
 _ROUNDING = 1e-9
 
 
@@ -63,6 +67,81 @@ def extraction_rate(found: Flags, subjects: Clusters, by_references: Flags | Non
     if np.ptp(values) == 0.0:
         return made.effective(len(values) / len(np.unique(subjects)))
     return made.effective(clustering_effect(values, subjects))
+
+
+@dataclass(frozen=True)
+class Excess:
+    """Share of forgotten people's texts that come out, and that of people whom no model was trained on.
+
+    `p_value`: one-sided, of "forgotten people are as one would draw them from all of these".
+    """
+
+    forget: Proportion
+    others: Proportion
+    p_value: float
+
+    @property
+    def estimate(self) -> float:
+        """The difference of the two shares; 0: no more than for never-seen people."""
+        return self.forget.rate - self.others.rate
+
+    def interval(self, confidence: float) -> Interval:
+        """Two-sided bounds of the difference (Newcombe 1998), from effective counts of either side."""
+        return newcombe(self.forget, self.others, confidence)
+
+
+def extraction_excess(
+    found: Flags, others: Flags, subjects: Clusters, other_subjects: Clusters, seed: int, draws: int = PERMUTATIONS
+) -> Excess:
+    """How much more often forgotten texts [n] are extractable than texts of never-seen people [m].
+
+    Above 0: a leak. A model without the forgotten people says stock phrases and lucky guesses of either as often, so
+    that drawing anew which of the people are the forgotten ones gives the p-value: exact, with people as units (Fisher
+    1935; Phipson and Smyth 2010 for the count of one more). Raises ValueError where a side is empty.
+    """
+    pairs = zip(_by_person(found, subjects), _by_person(others, other_subjects), strict=True)
+    sums, counts = (np.concatenate(pair) for pair in pairs)
+    people, strangers = len(np.unique(subjects)), len(np.unique(other_subjects))
+    # The first of a random order of everybody, drawing after drawing.
+    chosen = np.random.default_rng(seed).random((draws, len(sums))).argsort(axis=1)[:, :people]
+    gaps = _gap(sums[chosen].sum(axis=1), counts[chosen].sum(axis=1), sums, counts)
+    observed = _gap(sums[:people].sum(), counts[:people].sum(), sums, counts)
+    above = int(np.count_nonzero(gaps >= observed - _ROUNDING))
+    sides = (
+        _careful(extraction_rate(found, subjects), people),
+        _careful(extraction_rate(others, other_subjects), strangers),
+    )
+    return Excess(*sides, (above + 1) / (draws + 1))
+
+
+def _careful(share: Proportion, people: int) -> Proportion:
+    """Fewer effective trials, since what clustering costs is estimated from so many people (Korn and Graubard 1998)."""
+    if people < _FEWEST_PEOPLE:
+        return share
+    return share.effective((student_quantile(_UPPER, people - 1) / normal_quantile(_UPPER)) ** 2)
+
+
+def _by_person(found: Flags, subjects: Clusters) -> tuple[Array, Array]:
+    """(texts that come out, texts) of each person."""
+    _, owner = np.unique(subjects, return_inverse=True)
+    counts = np.bincount(owner).astype(np.float64)
+    return np.asarray(np.bincount(owner, weights=found.astype(np.float64)), dtype=np.float64), counts
+
+
+def _gap(found: Array, texts: Array, sums: Array, counts: Array) -> Array:
+    """Share of some people's texts less that of everybody else's."""
+    return np.asarray(found / texts - (sums.sum() - found) / (counts.sum() - texts), dtype=np.float64)
+
+
+def mean_difference(values: Array, others: Array, subjects: Clusters, other_subjects: Clusters) -> Mean:
+    """Mean of forgotten texts' figures [n] less that of never-seen people's [m], clustered by person.
+
+    Of extraction strengths or exposures; above 0: a leak. The standard error is nan where a side has one person, and
+    `clusters` counts the smaller side.
+    """
+    first, second = clustered_mean(values, subjects), clustered_mean(others, other_subjects)
+    se, people = math.hypot(first.se, second.se), min(first.clusters, second.clusters)
+    return Mean(first.estimate - second.estimate, se, len(values), people)
 
 
 def extraction_strength(correct: Flags, rows: Rows, windows: int) -> Array:

@@ -37,6 +37,7 @@ from workers.planning.checks import (
 )
 from workers.planning.comparisons import Line, metric_checks, numbers_of, retrain_metrics
 from workers.planning.exposure_checks import exposure_checks
+from workers.planning.extraction_checks import extraction_checks
 from workers.planning.provenance import Provenance
 from workers.planning.record_checks import record_checks
 from workers.planning.score_tables import (
@@ -50,6 +51,7 @@ from workers.planning.score_tables import (
     read_tables,
 )
 from workers.planning.text_checks import text_checks
+from workers.planning.value_checks import value_checks
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,9 @@ def _diagnostics(
     single, values = record_checks(line, references, alpha)
     texts, of_texts = text_checks(line, references, alpha)
     exposures, bits = exposure_checks(line, alpha, facts.traces, facts.canary_kinds)
+    said, shares = extraction_checks(line, references, alpha, facts.seed)
+    numbers, of_numbers = value_checks(line, alpha)
+    texts, of_texts = [*texts, *said, *numbers], of_texts | shares | of_numbers
     metrics |= retrain_metrics(line, facts.seed) | more | values | found | of_texts | bits
     return [*measured, *calibrated, *single, *planted, *texts, *exposures], metrics
 

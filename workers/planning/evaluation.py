@@ -16,12 +16,14 @@ from service.verification.policy import Policy
 from service.verification.schema import Evaluation
 from service.verification.statistics import NotMeasurable
 from workers.metrics.blind_baseline import Features, extract
+from workers.modeling.language import CausalLanguageModelling
 from workers.modeling.loading import LoadedModel, load_model
 from workers.modeling.problem import Context, Progress
 from workers.modeling.records import Records, held_out_key, split_held_out
 from workers.planning.assessment import Facts, assess
 from workers.planning.calibrated import NO_REFERENCES, Calibration, References, reference_table, tokenizer_of
 from workers.planning.checks import BlindFeatures
+from workers.planning.extraction_tables import MOST_HELD_OUT, Asked, drawn_people, said
 from workers.planning.problems import Line
 from workers.planning.provenance import check_provenance
 from workers.planning.robustness_checks import SHARE, Probed, scaled, with_robustness
@@ -52,13 +54,15 @@ BLIND_SAMPLE = 2000
 
 @dataclass(frozen=True)
 class _Sets:
-    """What is scored. `held_out` is the certification part, None where there is none."""
+    """What is scored. `held_out` is the certification part, None where there is none; `staying` are forgotten people
+    of whom some records are retained."""
 
     forget: Records
     retain: Records
     retain_records: int
     held_out: Records | None
     canaries: Companions | None
+    staying: frozenset[str]
 
     def named(self) -> list[tuple[str, Records]]:
         sets = [(FORGET, self.forget), (RETAIN, self.retain)]
@@ -67,6 +71,11 @@ class _Sets:
         if self.canaries is not None:
             sets += [(CANARY, self.canaries.deleted), (CANARY_OUT, self.canaries.outside)]
         return sets
+
+    def asked(self, seed: int) -> Asked:
+        """What a language model is asked to say."""
+        others = drawn_people(self.held_out, MOST_HELD_OUT, seed) if self.held_out is not None else None
+        return Asked(self.forget, others, self.retain, self.staying, seed=seed)
 
 
 def evaluate(
@@ -149,12 +158,14 @@ def _select(line: Line, forget_ids: Collection[str], canaries: Companions | None
         if line.holdout_digest is None:
             raise Unevaluable("the digest of the held-out set is missing, so its subjects cannot be split")
         certification = split_held_out(line.held_out, held_out_key(line.holdout_digest))[1]
+    subjects = np.asarray(data.subjects)
     return _Sets(
         data.subset(rows.tolist()),
         data.subset(chosen.tolist()),
         len(kept),
         certification if certification is not None and len(certification) else None,
         canaries,
+        frozenset(np.intersect1d(subjects[rows], subjects[kept]).tolist()),
     )
 
 
@@ -173,7 +184,8 @@ def _score_all(
     tables: dict[str, pa.Table] = {}
     passes: dict[str, int] = {}
     weights: dict[str, _Weights] = {}
-    total = sum(len(records) for _, records in sets.named())
+    asked = sets.asked(context.seed) if task == CausalLanguageModelling.name else None
+    total = sum(len(records) for _, records in sets.named()) + (len(asked) if asked is not None else 0)
     for number, (name, directory) in enumerate(directories.items()):
         loaded = _load(name, directory, task, context.device)
         weights[name] = _weights(loaded)
@@ -185,6 +197,11 @@ def _score_all(
             passes[name] += scored.forward_passes
             done += len(records)
         tables[name] = pa.concat_tables(parts)
+        if asked is not None:
+            start, share = (number + done / total) / len(directories), len(asked) / total / len(directories)
+            told = said(loaded, asked, _within(context, start, share, f"asking the {name} model"))
+            tables[name] = told.onto(tables[name])
+            passes[name] += told.forward_passes
         del loaded
     return tables, passes, weights
 

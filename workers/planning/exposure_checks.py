@@ -1,4 +1,4 @@
-"""Exposure of the canaries that a deletion took along with people, for language models: printed, deciding nothing.
+"""Exposure of the canaries that a deletion took along with people, for language models.
 
 A canary is ranked by its loss per byte among canaries of its own kind that no training saw. After a deletion that
 worked its exposure is 1.44 bits on average. More: a leak. Much less: over-forgotten. Loss per byte, since canaries
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from service.verification.exposure import MeanExposure, exposure, null_mean, rank_one_limit, ranks
+from service.verification.language import EXPOSURE, EXPOSURE_CONTROL, HIGHEST_BITS, RANK_ONE
 from service.verification.limits import why_no_canaries
 from service.verification.schema import Check, Traces
 from service.verification.statistics import Array
@@ -19,11 +20,11 @@ from service.verification.verdict import NOT_RUN
 from workers.planning.comparisons import Line
 from workers.planning.score_tables import CANARY, CANARY_OUT, FORGET, ModelScores, SetScores
 
-EXPOSURE, EXPOSURE_CONTROL = "canary_exposure", "canary_exposure_control"
 LEVEL = 0.995
 """Without a leak there are no more canaries before every reference than the limit, with this probability."""
 
 _STATISTIC = "mean exposure of deleted canaries among those never trained on, within each kind (bits)"
+_FIRST = "deleted canaries that rank before every never-trained one of their kind"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Exposed:
 def exposure_checks(
     line: Line, alpha: float, traces: Traces | None, kinds: Mapping[str, str]
 ) -> tuple[list[Check], dict[str, Any]]:
-    """(`canary_exposure` of the candidate and `canary_exposure_control` of the original, metrics by name).
+    """(`canary_exposure` and `canary_rank_one` of the candidate, `canary_exposure_control` of the original, metrics).
 
     Nothing for classifiers. Of canaries that were not scored the check says why, and there are no metrics.
     """
@@ -50,18 +51,18 @@ def exposure_checks(
         reason = f"{NOT_RUN}{why_no_canaries(traces)}"
         return [Check(id=EXPOSURE, role="diagnostic", statistic=_STATISTIC, reason=reason)], {}
     after, before = exposed(line.candidate, kinds), exposed(line.original, kinds)
-    checks = [_check(EXPOSURE, after, alpha), _check(EXPOSURE_CONTROL, before, alpha)]
+    checks = [_check(EXPOSURE, after, alpha), _first_check(after), _check(EXPOSURE_CONTROL, before, alpha)]
     metrics: dict[str, Any] = {
         EXPOSURE: after.bits.mean,
         f"{EXPOSURE}_do_nothing": before.bits.mean,
-        "canary_rank_one": after.first,
-        "canary_rank_one_do_nothing": before.first,
-        "canary_rank_one_limit": after.limit,
+        RANK_ONE: after.first,
+        f"{RANK_ONE}_do_nothing": before.first,
+        f"{RANK_ONE}_limit": after.limit,
     }
     if line.retrained:
         found = [exposed(model, kinds) for model in line.retrained]
         metrics |= {f"{EXPOSURE}_retrained": [model.bits.mean for model in found]}
-        metrics |= {"canary_rank_one_retrained": [model.first for model in found]}
+        metrics |= {f"{RANK_ONE}_retrained": [model.first for model in found]}
     return checks, metrics
 
 
@@ -106,8 +107,22 @@ def _check(name: str, found: Exposed, alpha: float) -> Check:
         alpha=alpha,
         ci=found.bits.interval(1 - 2 * alpha),
         ci95=found.bits.interval(0.95),
+        margin=HIGHEST_BITS,
         n=found.bits.canaries,
         m=found.bits.references,
         cluster="canary",
         reason=told,
+    )
+
+
+def _first_check(found: Exposed) -> Check:
+    return Check(
+        id=RANK_ONE,
+        role="diagnostic",
+        statistic=_FIRST,
+        estimate=found.first,
+        margin=found.limit,
+        n=found.bits.canaries,
+        m=found.bits.references,
+        cluster="canary",
     )

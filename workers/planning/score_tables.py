@@ -24,6 +24,10 @@ _COLUMNS = {
     "classifier": ("loss", "confidence", "correct"),
 }
 _OF_TEXTS = ("zlib_bytes", "min_k", "min_k_plus_plus")
+LOG_P, STRENGTH, SUFFIX_TOKENS = "extraction_log_p", "extraction_strength", "extraction_tokens"
+VALUE_BITS = "value_exposure"
+OF_SUFFIXES = (LOG_P, STRENGTH, SUFFIX_TOKENS, VALUE_BITS)
+"""Columns of the texts that were asked for; null for the others."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class SetScores:
     `membership`: larger = more like a member: logit-scaled confidence, or minus the loss per token or byte.
     `accuracy`: 0 or 1, or the share of right next tokens. `loss`: nats per record, or per token. `likelihood` is None
     for classifiers; its units are tokens, or bytes where tokenizers differ. `labels` are those of classifiers, `texts`
-    the columns `zlib_bytes`, `min_k` and `min_k_plus_plus` of language models, where the table has them.
+    the columns `zlib_bytes`, `min_k` and `min_k_plus_plus` of language models, and those of `OF_SUFFIXES` with nan for
+    texts that were not asked for, where the table has them.
     """
 
     ids: Clusters
@@ -126,6 +131,7 @@ def _read_set(name: str, part: str, rows: pa.Table, kind: str, per_byte: bool) -
     texts = {
         column: _finite(name, part, column, rows[column])[order] for column in _OF_TEXTS if column in rows.column_names
     }
+    texts |= {column: _numbers(rows[column])[order] for column in OF_SUFFIXES if column in rows.column_names}
     return SetScores(
         ids,
         subjects,
@@ -140,13 +146,18 @@ def _read_set(name: str, part: str, rows: pa.Table, kind: str, per_byte: bool) -
 
 
 def _finite(name: str, part: str, column: str, values: Any) -> Array:
-    found = values.combine_chunks().cast(pa.float64()).to_numpy(zero_copy_only=False)
+    found = _numbers(values)
     wrong = int(np.count_nonzero(~np.isfinite(found)))
     if wrong:
         raise Unevaluable(
             f"{wrong} of {len(found)} {column} scores of the {name} model on the {part} set are not finite"
         )
-    return np.asarray(found, dtype=np.float64)
+    return found
+
+
+def _numbers(values: Any) -> Array:
+    """A column as float64; nan for null."""
+    return np.asarray(values.combine_chunks().cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def with_kinds(tables: Mapping[str, pa.Table], kinds: Mapping[str, str]) -> dict[str, pa.Table]:

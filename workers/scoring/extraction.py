@@ -1,6 +1,6 @@
 """What extraction is computed from: one teacher-forced pass over prefix and suffix, or sampled continuations."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from workers.modeling.records import Records, chunks
 PREFIX = SUFFIX = 50
 BATCH_SIZE = 64
 SAMPLES = 20
+MOST_NEW = 128
 _STREAM = 41
 
 
@@ -41,6 +42,11 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, chosen: Sequence[int]) -> "Windows":
+        """The windows at these positions, in this order."""
+        at = np.asarray(chosen, dtype=np.int64)
+        return Windows([self.prefixes[row] for row in at], [self.suffixes[row] for row in at], self.rows[at])
 
 
 @dataclass(frozen=True)
@@ -70,19 +76,42 @@ def record_windows(task: CausalLanguageModelling, records: Records) -> Windows:
     return Windows([text[:at] for text, at in cut], [text[at:] for text, at in cut], np.arange(len(texts)))
 
 
-def sliding_windows(
-    task: CausalLanguageModelling, records: Records, prefix: int = PREFIX, suffix: int = SUFFIX, stride: int = SUFFIX
-) -> Windows:
-    """Windows of so many tokens, a stride apart, over all tokens of each record; too short a record gives none."""
-    texts = _texts(task.encode(records.take(range(len(records)))))
-    places = [
-        (row, start) for row, text in enumerate(texts) for start in range(0, len(text) - prefix - suffix + 1, stride)
-    ]
+def half_windows(task: CausalLanguageModelling, records: Records, most: int = MOST_NEW) -> Windows:
+    """One window a record: half of what it says, after its prompt if it has one, and at most so many tokens of the
+    rest."""
+    whole = record_windows(task, records)
+    halves = [max(1, len(suffix) // 2) if len(suffix) > 1 else 0 for suffix in whole.suffixes]
     return Windows(
-        [texts[row][start : start + prefix] for row, start in places],
-        [texts[row][start + prefix : start + prefix + suffix] for row, start in places],
-        np.array([row for row, _ in places], dtype=np.int64),
+        [prefix + suffix[:half] for prefix, suffix, half in zip(whole.prefixes, whole.suffixes, halves, strict=True)],
+        [suffix[half : half + most] for suffix, half in zip(whole.suffixes, halves, strict=True)],
+        whole.rows,
     )
+
+
+def told_windows(task: CausalLanguageModelling, records: Records) -> Windows:
+    """Windows over what each record says: SUFFIX tokens from where it begins to say it, and so on until its end.
+
+    A record with a prompt says its completion, and the prefix is all that stands before the suffix. A plain text of
+    PREFIX + SUFFIX tokens or more has prefixes of PREFIX tokens; a shorter one is cut in the middle. The last suffix
+    of a record is shorter, and left out where it is shorter than half a suffix and not the only one.
+    """
+    encoding, prompted = task.encode(records.take(range(len(records)))), "prompt" in records.roles
+    found: list[tuple[int, list[int], list[int]]] = []
+    for row, (text, first) in enumerate(zip(_texts(encoding), encoding.first.tolist(), strict=True)):
+        begin = first if prompted else min(PREFIX, len(text) // 2)
+        for start in range(begin, len(text), SUFFIX):
+            suffix = text[start : start + SUFFIX]
+            if start == begin or 2 * len(suffix) >= SUFFIX:
+                found.append((row, text[0 if prompted else start - begin : start], suffix))
+    rows = np.array([row for row, _, _ in found], dtype=np.int64)
+    return Windows([prefix for _, prefix, _ in found], [suffix for _, _, suffix in found], rows)
+
+
+def joined(parts: Sequence[Windows]) -> Windows:
+    """The windows of all parts, one after the other; their rows are those of their own parts."""
+    rows = [part.rows for part in parts] or [np.zeros(0, dtype=np.int64)]
+    prefixes = [prefix for part in parts for prefix in part.prefixes]
+    return Windows(prefixes, [suffix for part in parts for suffix in part.suffixes], np.concatenate(rows))
 
 
 def _texts(encoding: TextEncoding) -> list[list[int]]:

@@ -9,10 +9,12 @@ import pytest
 from workers.metrics.extraction import (
     exact_memorisation,
     extractable,
+    extraction_excess,
     extraction_rate,
     extraction_strength,
     leak_at_k,
     leaked,
+    mean_difference,
     queries_needed,
     suffix_log_probability,
     worst_case,
@@ -104,3 +106,57 @@ def test_the_interval_of_the_rate_covers_it(share: float) -> None:
         low, high = extraction_rate(found, people).interval(0.95)
         covered += low <= 0.2 <= high
     assert covered / draws >= 0.93
+
+
+def drawn(random: np.random.Generator, people: int, share: float, each: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Flags of `each` texts of so many people, and whose each is; people differ in how easily their texts come out."""
+    own = random.beta(2 * share, 2 * (1 - share), people)
+    return random.random((people, each)).ravel() < np.repeat(own, each), np.repeat(np.arange(people), each)
+
+
+def test_the_excess_by_hand() -> None:
+    """One of two forgotten people has both texts come out, of the four others nobody: one drawing in three is as
+    extreme, that with this person among the two."""
+    found, people = np.array([True, True, False]), np.array(["a", "a", "b"])
+    others, strangers = np.zeros(4, dtype=bool), np.array(["c", "d", "e", "f"])
+    excess = extraction_excess(found, others, people, strangers, seed=0)
+    assert (excess.estimate, excess.forget.rate, excess.others.rate) == (2 / 3, 2 / 3, 0.0)
+    # Of the fifteen pairs of people five have "a" among them; with "b", two of three texts, with the others too.
+    assert excess.p_value == pytest.approx(1 / 3, abs=0.04)
+    nothing = extraction_excess(np.zeros(3, dtype=bool), others, people, strangers, seed=0)
+    assert (nothing.estimate, nothing.p_value) == (0.0, 1.0)
+
+
+def test_never_seen_people_are_not_accused_and_remembered_ones_are() -> None:
+    """Ten forgotten people and sixty others whose texts are guessed alike: p below 0.01 in about one draw of a hundred,
+    however much the texts of one person resemble each other; with a share of texts remembered it is the rule."""
+    low, above, covered, draws = 0, 0, 0, 200
+    for seed in range(draws):
+        random = np.random.default_rng(seed)
+        (found, people), (others, strangers) = drawn(random, 10, 0.1), drawn(random, 60, 0.1)
+        clean = extraction_excess(found, others, people, strangers, seed, draws=299)
+        bounds = clean.interval(0.95)
+        low += clean.p_value < 0.01
+        covered += bounds[0] <= 0.0 <= bounds[1]
+        remembered = found | (random.random(len(found)) < 0.3)
+        above += extraction_excess(remembered, others, people, strangers, seed, draws=299).p_value < 0.01
+    assert low <= 8
+    assert covered >= 0.9 * draws
+    assert above >= 0.8 * draws
+
+
+def test_the_difference_of_means_covers_it_with_people_as_units() -> None:
+    covered, draws = 0, 300
+    for seed in range(draws):
+        random = np.random.default_rng(seed)
+        sides = []
+        for people in (12, 50):
+            names = np.repeat(np.arange(people), 6)
+            sides.append((random.normal(0, 1, people)[names] + random.normal(0, 1, len(names)), names))
+        (own, names), (others, strangers) = sides
+        interval = mean_difference(own + 0.5, others, names, strangers).interval(0.95)
+        assert interval is not None
+        covered += interval[0] <= 0.5 <= interval[1]
+    assert covered >= 0.93 * draws
+    alone = mean_difference(np.ones(3), np.zeros(4), np.zeros(3), np.arange(4))
+    assert (alone.estimate, alone.clusters, alone.interval(0.95)) == (1.0, 1, None)
