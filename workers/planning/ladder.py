@@ -103,7 +103,8 @@ def plan_ladder(policy: Policy, case: Situation) -> Plan:
     if not fitting:
         raise BadParameters(f"{why}, and there is no recipe to retrain by; register the model with its recipe")
     taken = {rung.method for rung in fitting}
-    estimates = _estimates(case, fitting)
+    wanted = order_for(case.has_references) if policy.ladder.methods == ["auto"] else policy.ladder.methods
+    estimates = [*_estimates(case, fitting), *_left_out(case, wanted)]
     others = [*order_for(case.has_references), *(option.method for option in case.exact)]
     return Plan(
         rungs=fitting,
@@ -200,7 +201,7 @@ def _estimates(case: Situation, rungs: Sequence[Rung]) -> list[Estimate]:
         share, why = (option.share, option.why) if option else _usual(name, case)
         seconds = round(share * case.train_seconds, 1) if case.train_seconds else None
         made.append(Estimate(method=name, share=round(share, 4), seconds=seconds, why=why))
-    return [*made, *_left_out(case)]
+    return made
 
 
 def _usual(name: str, case: Situation) -> tuple[float, str]:
@@ -212,12 +213,13 @@ def _usual(name: str, case: Situation) -> tuple[float, str]:
     return known.share, f"median of {known.runs} earlier attempts, of which {known.passed} passed"
 
 
-def _left_out(case: Situation) -> list[Estimate]:
+def _left_out(case: Situation, wanted: Sequence[str]) -> list[Estimate]:
     """Methods that would have been tried if they were qualified, with the reason why they are not."""
     cost = round(USUAL_SHARE * case.train_seconds, 1) if case.train_seconds else None
     return [
         Estimate(method=name, share=USUAL_SHARE, seconds=cost, why=f"left out: {reason}")
         for name, reason in case.unqualified.items()
+        if name in wanted
     ]
 
 
