@@ -11,7 +11,10 @@ ALL_TASKS: tuple[Task, ...] = ("image-classification", "text-classification", "c
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """One unlearning method. `needs`: what the problem must bring (recipe, held_out, ...), checked before any work."""
+    """One unlearning method. `needs`: what the problem must bring (recipe, held_out, ...), checked before any work.
+
+    `opposes`: measurements that it is trained against, so that they say nothing about what it made.
+    """
 
     name: str
     target: str
@@ -22,6 +25,7 @@ class MethodSpec:
     summary: str
     guarantee: str
     source: str
+    opposes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
