@@ -3,11 +3,13 @@
 import dataclasses
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from service.catalogue.families.influence import InfluenceParams
-from service.errors import BadDataset
+from service.errors import BadDataset, BadParameters
 from tests.workers import factories
 from tests.workers.conftest import Line, measure
 from tests.workers.convex_heads import head_weights, refitted, solved
@@ -17,6 +19,7 @@ from workers.modeling.editing import Edit
 from workers.modeling.heads import head_data
 from workers.modeling.problem import Problem
 from workers.modeling.records import Records, joined
+from workers.planning.attempt import run_attempt
 
 L2 = 3e-2
 
@@ -109,3 +112,34 @@ def test_unseen_records_are_left_nearly_alone(convex: Line, tmp_path: Path) -> N
     after = measure(convex, tmp_path, null)
     assert after.forget < before.forget + 0.15
     assert after.unseen < before.unseen + 0.1
+
+
+def test_only_methods_that_correct_take_replacements(convex: Line, tmp_path: Path) -> None:
+    problem = dataclasses.replace(convex.problem(10), replacements=convex.train.subset(range(10)))
+    with pytest.raises(BadParameters, match="finetune deletes records"):
+        run_attempt("finetune", {}, problem, factories.context(), tmp_path / "out")
+    result = run_attempt("influence", {}, problem, factories.context(), tmp_path / "out")
+    assert "10 of 10 records were corrected, not deleted" in result.notes
+
+
+def test_the_command_line_corrects_by_influence_alone(
+    convex: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from service.cli.main import main
+
+    for name, rows in (("data", range(200)), ("fixed", range(3))):
+        columns = convex.train.take(rows)
+        ids, people = (
+            [str(value) for value in part[: len(rows)]] for part in (convex.train.ids, convex.train.subjects)
+        )
+        table = pa.table({"record_id": ids, "subject_id": people, "image": columns["image"], "label": columns["label"]})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    (tmp_path / "forget.txt").write_text("d00000\nd00001\nd00002\n")
+    words = ["unlearn", "--model", str(convex.base), "--task", "image-classification", "--out", str(tmp_path / "out")]
+    words += ["--data", str(tmp_path / "data.parquet"), "--forget", str(tmp_path / "forget.txt")]
+    words += ["--replace", str(tmp_path / "fixed.parquet"), "--device", "cpu"]
+    assert main([*words, "--method", "finetune"]) == 2
+    assert "--replace: finetune deletes records" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--method", "influence", "--json"]) == 0
+    assert "3 of 3 records were corrected, not deleted" in capsys.readouterr().out

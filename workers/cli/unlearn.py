@@ -53,6 +53,9 @@ def unlearn(
     qualification: Annotated[
         Path | None, typer.Option(help="For auto: a document of `lethe qualify`, beside those of the home.")
     ] = None,
+    corrected: Annotated[
+        Path | None, typer.Option("--replace", help="Records of --forget as they should be: corrected, not deleted.")
+    ] = None,
     columns: Columns = "",
     device: Device = "",
     seed: Seed = None,
@@ -65,6 +68,7 @@ def unlearn(
 
     chosen = _params(method, params)
     _refuse_useless(references, method)
+    _refuse_corrections(corrected, method)
     documents = _qualifications(qualification, method)
     records = open_data(data, task, columns)
     held_out = open_data(holdout, task, columns) if holdout else None
@@ -75,6 +79,8 @@ def unlearn(
     problem = build_problem(line, *asked, companions)
     if references is not None:
         problem = _with_references(problem, references, holdout, method)
+    if corrected is not None:
+        problem = replace(problem, replacements=open_data(corrected, task, columns))
     with running(device, _seed(seed, problem), method) as context:
         if method == "auto":
             gate = gate_references(references, task, data, holdout)
@@ -125,6 +131,15 @@ def _refuse_useless(references: Path | None, method: str) -> None:
 
     if references is not None and method != "auto" and "references" not in find_method(method).needs:
         raise BadParameters(f"--references: {method} uses no reference pool; leave it out")
+
+
+def _refuse_corrections(corrected: Path | None, method: str) -> None:
+    """Only some methods correct records; `auto` deletes."""
+    from service.catalogue.methods import find_method
+    from service.errors import BadParameters
+
+    if corrected is not None and (method == "auto" or not find_method(method).corrects):
+        raise BadParameters(f"--replace: {method} deletes records and cannot correct them; influence can")
 
 
 def _qualifications(given: Path | None, method: str) -> "list[Qualification]":

@@ -38,6 +38,7 @@ from workers.planning.checks import (
 from workers.planning.comparisons import Line, metric_checks, numbers_of, retrain_metrics
 from workers.planning.exposure_checks import exposure_checks
 from workers.planning.extraction_checks import extraction_checks
+from workers.planning.opposed import barred
 from workers.planning.provenance import Provenance
 from workers.planning.record_checks import record_checks
 from workers.planning.score_tables import (
@@ -63,6 +64,7 @@ class Facts:
     copies of forgotten records, None where nobody looked. `canary_kinds` of each canary's record id.
     `difficulty`: how the original's training met the records, None where it left no learning events.
     `forgotten_classes`: labels that no retained record has, None where only those that were scored are known.
+    `opposed`: checks that the candidate's method was trained against.
     """
 
     files_differ: bool = True
@@ -77,6 +79,7 @@ class Facts:
     canary_kinds: Mapping[str, str] = field(default_factory=dict)
     difficulty: Difficulty | None = None
     forgotten_classes: frozenset[Any] | None = None
+    opposed: frozenset[str] = frozenset()
 
 
 def assess(
@@ -108,7 +111,7 @@ def assess(
         *_gate_checks(line, policy, level, blind, facts),
         *diagnostics,
     ]
-    checks = judge(raw, basis, policy.verification)
+    checks = judge(barred(raw, facts.opposed), basis, policy.verification)
     verdict, grade = decide(checks, basis)
     records = _records(line, facts)
     return Evaluation(

@@ -110,6 +110,8 @@ def _check_needs(spec: MethodSpec, problem: Problem) -> None:
         raise BadParameters("the forget set must hold at least one record and leave at least one")
     if problem.task_name not in spec.tasks:
         raise BadParameters(f"{spec.name} does not fit {problem.task_name}; it fits {', '.join(spec.tasks)}")
+    if problem.replacements is not None and not spec.corrects:
+        raise BadParameters(f"{spec.name} deletes records and cannot correct them: leave the replacements out")
     missing = {
         "recipe": problem.recipe is None and "the recipe of the model",
         "held_out": (problem.selection is None or not len(problem.selection)) and "a held-out set",

@@ -24,6 +24,7 @@ from workers.planning.assessment import Facts, assess
 from workers.planning.calibrated import NO_REFERENCES, Calibration, References, reference_table, tokenizer_of
 from workers.planning.checks import BlindFeatures
 from workers.planning.extraction_tables import MOST_HELD_OUT, Asked, drawn_people, said
+from workers.planning.opposed import opposed_by
 from workers.planning.problems import Line
 from workers.planning.provenance import check_provenance
 from workers.planning.robustness_checks import SHARE, Probed, scaled, with_robustness
@@ -121,6 +122,7 @@ def evaluate(
         canary_kinds=sets.canaries.kinds if sets.canaries is not None else {},
         difficulty=difficulty_of(line, forget_ids),
         forgotten_classes=classes_forgotten(line, forget_ids),
+        opposed=opposed_by(candidate_dir),
     )
     blind = _blind_features(sets, context.seed)
     calibration = references.calibration(tokenizers) if isinstance(references, References) else references

@@ -74,6 +74,7 @@ INFLUENCE: tuple[MethodSpec, ...] = (
         summary="take back or correct what records did to the weights, by gradients or one Newton step",
         guarantee="none: judged by measurement",
         source="Warnecke et al. 2023, arXiv 2108.11577, by conjugate gradients, with a bounded length",
+        corrects=True,
     ),
     MethodSpec(
         name="descent_to_delete",
