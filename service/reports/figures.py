@@ -12,6 +12,7 @@ from service.reports.planted import canary_exposure
 from service.reports.power import power_curve
 from service.reports.schema import PlotPart, VersionPart
 from service.reports.scores import REFERENCES, ScoreFiles, Scores, auc, read_scores
+from service.reports.spoken import Spoken, extraction, of_extraction, read_spoken
 from service.reports.strips import strip
 from service.reports.wording import moment, span
 from service.verification.policy import Policy
@@ -33,6 +34,9 @@ def draw_job(job: JobEvidence, files: ScoreFiles | None) -> list[Drawn]:
     scores = read_scores(files, told.unit if told else "token") if files else None
     if scores:
         drawn += _score_figures(job, job.new_version, scores, told)
+    spoken = read_spoken(files) if files else None
+    if spoken:
+        drawn.append(_spoken_figure(job, job.new_version, spoken))
     return [*drawn, *_run_figures(job, attempt)]
 
 
@@ -78,6 +82,14 @@ def _score_figures(job: JobEvidence, new: VersionPart, scores: Scores, told: Eva
         caption = captions.of_canaries(scores, told.check(CANARIES) if told else None, job)
         alt = "Share of planted records that are exposed by so many bits or more, before and after the deletion."
         yield _part(f"{job.job_id}/canaries", "Planted records deleted along", caption, alt, planted)
+
+
+def _spoken_figure(job: JobEvidence, new: VersionPart, spoken: Spoken) -> Drawn:
+    old = job.base_version.number if job.base_version else "?"
+    titles = {"original": f"Version {old}, before", "candidate": f"Version {new.number}, after"}
+    caption = f"{of_extraction(spoken)}. {captions.made_of(job).capitalize()}."
+    alt = "Share of forgotten texts that come out within so many queries, before and after, beside texts never seen."
+    return _part(f"{job.job_id}/extraction", "What comes out of it", caption, alt, extraction(spoken, titles))
 
 
 def _people_figures(

@@ -38,7 +38,7 @@ def verification(target: TargetPart) -> list[Block]:
         *_metrics(evaluation),
         *figures(target.plots, "power", floating=True),
         *(figures(target.plots, "scores", "strip", "roc", floating=True) or [text(_NOT_DRAWN)]),
-        *figures(target.plots, "canaries", "precision", floating=True),
+        *figures(target.plots, "canaries", "extraction", "precision", floating=True),
     ]
 
 

@@ -72,6 +72,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Of samples and folds.")] = 0,
     ignore_record: Annotated[bool, typer.Option("--ignore-record", help="Judge by measurement alone.")] = False,
     robustness: Annotated[bool, typer.Option("--robustness", help="Also round and fine-tune the models.")] = False,
+    extraction: Annotated[bool, typer.Option("--extraction", help="Also let language models speak.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Judge a candidate: exit 0 pass, 1 fail, 3 inconclusive, 4 could not evaluate, 2 bad usage."""
@@ -87,8 +88,9 @@ def evaluate(
         held_out = open_data(holdout, task, columns) if holdout else None
         pool = gate_references(references, task, data, holdout)
         with running(device, seed, "evaluate") as context:
+            line = open_line(original, task, records, held_out, digest_of(holdout) if holdout else None)
             found, _ = evaluation.evaluate(
-                line=open_line(original, task, records, held_out, digest_of(holdout) if holdout else None),
+                line=line,
                 candidate_dir=candidate,
                 retrained_dirs=retrained or [],
                 forget_ids=ids,
@@ -101,6 +103,9 @@ def evaluate(
                 references=pool,
                 robustness=robustness,
             )
+            if extraction:
+                given = (line, candidate, retrained or [], ids, context)
+                found = evaluation.with_extraction(found, *given)
     _show(found, as_json)
     raise typer.Exit(EXITS[found.verdict])
 

@@ -25,6 +25,7 @@ from workers.planning.calibrated import NO_REFERENCES, Calibration, References, 
 from workers.planning.checks import BlindFeatures
 from workers.planning.extraction_tables import MOST_HELD_OUT, Asked, drawn_people, said
 from workers.planning.opposed import opposed_by
+from workers.planning.generation_checks import Spoken, with_generation
 from workers.planning.problems import Line
 from workers.planning.provenance import check_provenance
 from workers.planning.robustness_checks import SHARE, Probed, scaled, with_robustness
@@ -132,6 +133,24 @@ def evaluate(
         found = with_robustness(found, tables, Probed(directories, sets.forget, sets.held_out, recipe), context)
     told = with_kinds(tables, facts.canary_kinds)
     return found, _beside_references(told, calibration, line.task)
+
+
+def with_extraction(
+    found: Evaluation,
+    line: Line,
+    candidate_dir: Path,
+    retrained_dirs: Sequence[Path],
+    forget_ids: Sequence[str],
+    context: Context,
+) -> Evaluation:
+    """The evaluation of these directories with what their language models say when they are let to speak.
+
+    Diagnostics that change no verdict; each model is loaded once more. Raises as `evaluate` does.
+    """
+    sets = _select(line, line.trained(forget_ids), None, context.seed)
+    directories = {ORIGINAL: line.base_dir, CANDIDATE: candidate_dir}
+    directories |= {f"{RETRAINED}{number}": path for number, path in enumerate(retrained_dirs, 1)}
+    return with_generation(found, Spoken(directories, sets.forget, sets.retain, sets.held_out), context)
 
 
 def _beside_references(
