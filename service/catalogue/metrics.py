@@ -60,6 +60,22 @@ METRICS: tuple[MetricSpec, ...] = (
         summary="the same attack on the original model",
     ),
     MetricSpec(
+        name="canary_guesses",
+        target="workers.metrics.canary_guesses:canary_guesses",
+        role="diagnostic",
+        direction="half of them right is best; more: leak",
+        needs=("canaries",),
+        summary="which of two is the deleted planted record; counted over all publications by one wager",
+    ),
+    MetricSpec(
+        name="retained_harm",
+        target="workers.metrics.retained_harm:retained_harm",
+        role="diagnostic",
+        direction="0 is best; above: records that stay are given away more than before",
+        needs=("canaries",),
+        summary="increase of the membership AUC of planted records that stay",
+    ),
+    MetricSpec(
         name="tpr_at_fpr",
         target="workers.metrics.tpr_at_fpr:tpr_at_fpr",
         role="diagnostic",

@@ -14,7 +14,7 @@ publication to publication.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -25,10 +25,13 @@ Array = NDArray[np.float64]
 Interval = tuple[float, float]
 
 CHANCE = 0.5
+GUESSES, RIGHT = "canary_guesses", "canary_guesses_right"
+"""Metrics of an evaluation: how many guesses one publication adds to the wager, and the sum of their outcomes."""
 ODDS = np.geomspace(0.05, 4.0, 24)
 """Log odds ratios that are bet on with equal shares: from accuracies of 51 % to 98 % against a null of 1/2."""
 
 _HALVINGS = 60
+_LARGEST_EXPONENT = 700.0
 
 
 def log_wealth(total: ArrayLike, count: ArrayLike, mean: float) -> Array:
@@ -68,6 +71,11 @@ class Wager:
         """Natural log of the wealth now; 0 at the start."""
         return float(log_wealth(self.total, self.count, self.null)) if self.count else 0.0
 
+    @property
+    def highest(self) -> float:
+        """The greatest e-value there ever was, as far as a float holds it."""
+        return math.exp(min(self.peak, _LARGEST_EXPONENT))
+
     def after(self, outcomes: Array) -> "Wager":
         """The wager after further outcomes in [0, 1], in an order fixed before they were known.
 
@@ -84,6 +92,16 @@ class Wager:
         # A sum of fractions may exceed its bound by a rounding error.
         total = min(float(sums[-1]), float(counts[-1]))
         return replace(self, total=total, count=int(counts[-1]), peak=max(self.peak, highest))
+
+    def plus(self, total: float, count: int) -> "Wager":
+        """The wager after one more publication, of whose `count` outcomes only their sum is known.
+
+        It is looked at when they are all in, and not in between. Raises ValueError for a sum that no outcomes have.
+        """
+        if not 0 <= total <= count:
+            raise ValueError("the sum of outcomes must lie within 0 and their number")
+        more = replace(self, total=self.total + total, count=self.count + count)
+        return replace(more, peak=max(self.peak, more.log_wealth))
 
     def alarm(self, alpha: float = 0.05) -> bool:
         """Whether the wealth ever reached 1 / alpha: without a leak this happens with probability alpha at most, over
@@ -115,6 +133,15 @@ class Wager:
         if not isinstance(count, int) or not all(isinstance(value, int | float) for value in (null, total, peak)):
             raise ValueError("a stored wager consists of numbers, and its count is a whole one")
         return cls(float(null), float(total), count, float(peak))
+
+
+def fold(publications: Iterable[tuple[float, int]], null: float = CHANCE) -> list[Wager]:
+    """The wager after each publication, from (sum of its outcomes, their number) in the order they were made."""
+    wagers, wager = [], Wager(null)
+    for total, count in publications:
+        wager = wager.plus(total, count)
+        wagers.append(wager)
+    return wagers
 
 
 def _least(total: float, count: int, alpha: float) -> float:

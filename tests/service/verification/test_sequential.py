@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.verification.sequential import ODDS, Wager, log_wealth
+from service.verification.sequential import ODDS, Wager, fold, log_wealth
 
 ALARM = math.log(20)
 
@@ -120,6 +120,34 @@ def test_an_alarm_stays_on() -> None:
     later = alarmed.after(np.zeros(200))
     assert later.log_wealth < 0
     assert later.alarm()
+
+
+def published(chance: float, publications: int, paths: int, seed: int) -> np.ndarray:
+    """Log wealth after each publication of 73 guesses that are right with this chance [paths, publications]."""
+    right = np.random.default_rng(seed).binomial(73, chance, (paths, publications)).cumsum(axis=1)
+    return log_wealth(right, 73 * np.arange(1, publications + 1), 0.5)
+
+
+def test_looked_at_after_each_publication_it_seldom_alarms_without_a_leak_and_soon_with_one() -> None:
+    assert (published(0.5, 40, 20_000, 7).max(1) >= ALARM).mean() <= 0.05
+    leaking = published(0.6, 10, 4000, 8) >= ALARM
+    assert leaking.any(1).mean() > 0.98
+    assert np.median(leaking.argmax(1) + 1) <= 4
+
+
+def test_publications_are_folded_one_after_the_other() -> None:
+    wagers = fold([(40.0, 73), (0.0, 0), (36.5, 73)])
+    assert [(wager.total, wager.count) for wager in wagers] == [(40.0, 73), (40.0, 73), (76.5, 146)]
+    assert wagers[0].peak == wagers[1].peak == max(0.0, float(log_wealth(40.0, 73, 0.5)))
+    # Known guess by guess it may have stood higher in between, and after it all it stands at the same.
+    whole = Wager().after(np.array([1.0] * 40 + [0.0] * 33))
+    assert whole.log_wealth == wagers[0].log_wealth
+    assert whole.peak > wagers[0].peak
+    assert fold([]) == []
+    assert fold([(73.0, 73)])[0].highest == pytest.approx(math.exp(float(log_wealth(73.0, 73, 0.5))))
+    for total, count in ((3.0, 2), (-1.0, 2), (math.nan, 2)):
+        with pytest.raises(ValueError, match="outcomes"):
+            Wager(total=5.0, count=9).plus(total, count)
 
 
 @pytest.mark.parametrize(
