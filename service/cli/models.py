@@ -33,6 +33,9 @@ def register(
     policy: Annotated[Path | None, typer.Option(help="TOML; absent: the default, or the one it has.")] = None,
     columns: Annotated[str, typer.Option(help="role=COLUMN,... where the names differ.")] = "",
     identifiers: Annotated[str, typer.Option(help="type=COLUMN,... such as email=mail.")] = "",
+    serve_precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16, int8 or int4: what `serve` rounds to; absent: fp32, or as before.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Register version 1 of a model, or add a version that was made elsewhere."""
@@ -50,6 +53,7 @@ def register(
         policy=policy,
         columns=parse_pairs(columns, "--columns"),
         identifiers=parse_pairs(identifiers, "--identifiers"),
+        serve_precision=serve_precision,
     )
     if as_json:
         print_json(_version(name, version.number))

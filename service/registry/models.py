@@ -6,11 +6,13 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from service.catalogue.precisions import FULL
 from service.database import Base, UtcDateTime
 
 
 class Model(Base):
-    """A served model line. `serving_version_id` is the pointer that the publish transaction moves."""
+    """A served model line. `serving_version_id` is the pointer that the publish transaction moves, `serve_precision`
+    what its weights are rounded to when they are served, and so when a candidate is judged."""
 
     __tablename__ = "models"
 
@@ -21,6 +23,7 @@ class Model(Base):
     recipe: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     policy: Mapped[dict[str, Any]] = mapped_column(JSON)
     policy_digest: Mapped[str] = mapped_column(String(64))
+    serve_precision: Mapped[str] = mapped_column(String(8), default=FULL, server_default=FULL)
     # No foreign key: the version row refers to the model, and one of the two has to come first.
     serving_version_id: Mapped[str | None] = mapped_column(String(40))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from service.audit import service as audit
 from service.catalogue.lineage import CANARY_PREFIX
+from service.catalogue.precisions import FULL, Precision, check_precision
 from service.catalogue.recipes import Recipe
 from service.database import clock, new_id, reading, transaction
 from service.datasets import service as datasets
@@ -40,6 +41,7 @@ class _Bundle:
     dataset: datasets.PreparedDataset
     recipe: dict[str, Any] | None
     policy: Policy | None
+    precision: Precision | None
     weights: placement.Incoming
     manifest: dict[str, Any]
     forgotten: int
@@ -57,16 +59,19 @@ def register_model(
     columns: dict[str, str] | None = None,
     identifiers: dict[str, str] | None = None,
     actor: str = "local",
+    serve_precision: str | None = None,
 ) -> Version:
     """Register version 1 of a model, or add a version made elsewhere; answers the version that serves now.
 
-    The directory is copied to a content-addressed place. A directory that serves already only updates data, recipe
-    and policy. Raises BadParameters, BadModel, BadDataset, BadRecipe, BadPolicy, or Conflict; nothing is written then.
+    The directory is copied to a content-addressed place. A directory that serves already only updates data, recipe,
+    policy and `serve_precision`: what weights are rounded to for serving (None: as before, at first "fp32"). Raises
+    BadParameters, BadModel, BadDataset, BadRecipe, BadPolicy, or Conflict; nothing is written then.
     """
     if not _NAME.fullmatch(name):
         raise BadParameters(f"model name {name[:40]!r}: use letters, digits, dot, dash and underscore, 100 at most")
     Columns.for_task(task)  # an unknown task is refused before anything is read
     facts = check_model(path, task)
+    precision = check_precision(serve_precision) if serve_precision is not None else None
     chosen_policy = load_policy(policy) if policy is not None else None
     chosen_recipe = read_recipe(recipe, task) if recipe is not None else None
     prepared = datasets.prepare(task, data, holdout, columns or {}, identifiers or {}, _labels_of_line(name, facts))
@@ -81,6 +86,7 @@ def register_model(
                 dataset=prepared,
                 recipe=chosen_recipe,
                 policy=chosen_policy,
+                precision=precision,
                 weights=weights,
                 manifest=describe_version(weights.draft, weights.listed),
                 forgotten=forgotten,
@@ -158,6 +164,7 @@ def _store_first(session: Session, bundle: _Bundle, now: datetime) -> Version:
         recipe=bundle.recipe,
         policy=policy.model_dump(mode="json"),
         policy_digest=policy.digest(),
+        serve_precision=bundle.precision or FULL,
         created_at=now,
     )
     session.add(model)
@@ -172,6 +179,7 @@ def _store_further(session: Session, model: Model, bundle: _Bundle, now: datetim
     if len(datasets.tombstones(session, model.id)) != bundle.forgotten:
         raise Conflict(f"model {model.name!r} has forgotten further records meanwhile; try again")
     _refuse_retired(session, model, bundle.weights.digest, serving)
+    _refuse_unjudged(model, bundle, serving)
     recipe, dataset = recipe_of(model, serving), session.get_one(Dataset, model.dataset_id)
     if datasets.is_same(dataset, bundle.dataset):
         _discard(bundle.dataset.index_path.parent)
@@ -183,10 +191,11 @@ def _store_further(session: Session, model: Model, bundle: _Bundle, now: datetim
         model.recipe = bundle.recipe
     if bundle.policy is not None:
         model.policy, model.policy_digest = bundle.policy.model_dump(mode="json"), bundle.policy.digest()
+    model.serve_precision = bundle.precision or model.serve_precision
     session.flush()
     if serving.digest == bundle.weights.digest:
         _land(session, bundle)
-        data = {"dataset": dataset.digest, "policy": model.policy_digest}
+        data = {"dataset": dataset.digest, "policy": model.policy_digest, "serve_precision": model.serve_precision}
         audit.record(session, "model.updated", actor=bundle.actor, ref=model.id, data=data)
         _end_references(session, model, replaced, recipe, serving, bundle.actor, now)
         return serving
@@ -219,6 +228,16 @@ def _refuse_retired(session: Session, model: Model, digest: str, serving: Versio
             )
 
 
+def _refuse_unjudged(model: Model, bundle: _Bundle, serving: Version) -> None:
+    """What an attack did not find in rounded weights it may find in others: other rounding serves another model."""
+    kept = serving.digest == bundle.weights.digest and (serving.verification or {}).get("basis") == "measurement"
+    if kept and bundle.precision not in (None, model.serve_precision):
+        raise Conflict(
+            f"version {serving.number} of {model.name!r} was judged as it is served, in {model.serve_precision}; "
+            f"in {bundle.precision} it would be served without having been judged: let an exact job come first"
+        )
+
+
 def _land(session: Session, bundle: _Bundle) -> None:
     placement.land(session, bundle.weights.row_id, bundle.weights.draft, bundle.weights.home)
 
@@ -245,6 +264,6 @@ def _serve(
     session.flush()
     repository.track_lineage(session, version, now)
     data = {"model": model.id, "number": version.number, "digest": bundle.weights.digest, "dataset": dataset.digest}
-    data |= {"records": dataset.records, "policy": model.policy_digest}
+    data |= {"records": dataset.records, "policy": model.policy_digest, "serve_precision": model.serve_precision}
     audit.record(session, "version.registered", actor=bundle.actor, ref=version_id, data=data)
     return version

@@ -12,6 +12,7 @@ def model_view(model: Model, dataset: Dataset, serving: Version | None, referenc
     return {
         "name": model.name,
         "task": model.task,
+        "serve_precision": model.serve_precision,
         "serving": {"number": serving.number, "digest": serving.digest} if serving else None,
         "dataset": {
             "digest": dataset.digest,

@@ -97,6 +97,7 @@ def _target(facts: TargetFacts, job: JobEvidence) -> TargetPart:
         verification=verification,
         grade=verification.grade if verification else None,
         publication=_publication(job) if published else None,
+        sequence=job.sequence if published else None,
         limits=limits_of(facts, job),
         plots=list(job.plots) if published else [],
     )

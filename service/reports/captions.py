@@ -7,7 +7,7 @@ from service.reports.facts import JobEvidence
 from service.reports.forest import Row
 from service.reports.limits import count
 from service.reports.power import shift_as_auc, smallest_words
-from service.reports.schema import VersionPart
+from service.reports.schema import SequencePart, VersionPart
 from service.reports.scores import Scores
 from service.reports.wording import check_name, number
 from service.verification.schema import Check, Evaluation
@@ -131,10 +131,36 @@ def of_ledger(job: JobEvidence, allowed: float) -> str:
     )
 
 
-def of_precision(check: Check, job: JobEvidence) -> str:
+def of_precision(check: Check | None, job: JobEvidence) -> str:
     """Why rounding matters."""
-    sizes = f"n = {check.n:,}" + (f" and m = {check.m:,}" if check.m else "") if check.n else "sizes as above"
+    sizes = "sizes as above"
+    if check is not None and check.n:
+        sizes = f"n = {check.n:,}" + (f" and m = {check.m:,}" if check.m else "")
     return (
         "The membership attack on the weights rounded for serving: an edit by small updates can vanish between two "
         f"steps of a coarser grid. {sizes}{people_words(check)}. {made_of(job).capitalize()}."
     )
+
+
+def of_sequence(told: SequencePart, job: JobEvidence) -> str:
+    """What is bet on, and what the line means."""
+    guesses = sum(step.guesses for step in told.steps)
+    verdict = "It was reached: the next deletion is exact." if told.alarm else "It was not reached."
+    return (
+        f"Top: a wager that the model still knows the planted records that were deleted along, over "
+        f"{count(len(told.steps), 'publication')} by measurement since the model was last exact, {guesses:,} guesses. "
+        f"Without a leak the e-value ever reaches {1 / told.alpha:g}, the dashed line, with probability {told.alpha:g} "
+        f"at most, however often it is looked at. {verdict} Middle: share of right guesses over all publications so "
+        f"far, with bounds that hold at all times at once with probability {1 - told.alpha:g}; dotted: guessing. "
+        f"Bottom: the error rate that each publication's attempts had between them. {made_of(job).capitalize()}."
+    )
+
+
+def alt_of_sequence(told: SequencePart) -> str:
+    """The figure in words."""
+    steps = "; ".join(
+        f"version {step.version}: {number(step.right)} of {step.guesses:,} guesses right, "
+        f"log e-value {step.log_wealth:.2f}, bounds {number(step.low)} to {number(step.high)}"
+        for step in told.steps
+    )
+    return f"Wager over publications. {steps}. {'Alarm.' if told.alarm else 'No alarm.'}"

@@ -16,6 +16,7 @@ from service.reports.schema import (
     PlotPart,
     RetiredPart,
     ReviewPart,
+    SequencePart,
     VersionPart,
 )
 from service.verification.release import PUBLISHED_STATES
@@ -85,6 +86,7 @@ class JobEvidence(Part):
     published_at: AwareDatetime | None = None
     retired: RetiredPart | None = None
     artefacts: list[ArtefactPart] = Field(default_factory=list)
+    sequence: SequencePart | None = None
     plots: list[PlotPart] = Field(default_factory=list, description="filled in by write_job_evidence")
 
     @property

@@ -14,6 +14,7 @@ from service.reports.schema import PlotPart, VersionPart
 from service.reports.scores import REFERENCES, ScoreFiles, Scores, auc, read_scores
 from service.reports.spoken import Spoken, extraction, of_extraction, read_spoken
 from service.reports.strips import strip
+from service.reports.wagers import draw_sequence
 from service.reports.wording import moment, span
 from service.verification.policy import Policy
 from service.verification.schema import Evaluation
@@ -37,7 +38,7 @@ def draw_job(job: JobEvidence, files: ScoreFiles | None) -> list[Drawn]:
     spoken = read_spoken(files) if files else None
     if spoken:
         drawn.append(_spoken_figure(job, job.new_version, spoken))
-    return [*drawn, *_run_figures(job, attempt)]
+    return [*drawn, *_run_figures(job, attempt), *_sequence_figures(job)]
 
 
 def _judged_figures(job: JobEvidence, told: Evaluation) -> Iterator[Drawn]:
@@ -62,10 +63,10 @@ def _judged_figures(job: JobEvidence, told: Evaluation) -> Iterator[Drawn]:
     rungs = precision_rungs(told)
     if rungs:
         areas = ", ".join(f"{rung.precision} {rung.estimate:.3f}" for rung in rungs)
-        check = next(check for check in told.checks if check.id.startswith("precision_"))
+        check = next((check for check in told.checks if check.id.startswith("precision_")), people)
         alt = f"Membership AUC of the new version at each precision: {areas}."
-        drawn = precision_ladder(rungs)
-        yield _part(f"{job.job_id}/precision", "Rounded for serving", captions.of_precision(check, job), alt, drawn)
+        drawn, caption = precision_ladder(rungs), captions.of_precision(check, job)
+        yield _part(f"{job.job_id}/precision", "Rounded for serving", caption, alt, drawn)
 
 
 def _score_figures(job: JobEvidence, new: VersionPart, scores: Scores, told: Evaluation | None) -> Iterator[Drawn]:
@@ -135,6 +136,13 @@ def _run_figures(job: JobEvidence, attempt: AttemptFacts) -> Iterator[Drawn]:
         alt = f"Error rate spent by each attempt, of {allowed:g} allowed. {told}."
         drawn = ledger(rows, allowed)
         yield _part(f"{job.job_id}/ledger", "Attempts and error rate", captions.of_ledger(job, allowed), alt, drawn)
+
+
+def _sequence_figures(job: JobEvidence) -> Iterator[Drawn]:
+    """The wager over this and earlier publications, where planted records were guessed at."""
+    if job.sequence is not None:
+        caption, alt = captions.of_sequence(job.sequence, job), captions.alt_of_sequence(job.sequence)
+        yield _part(f"{job.job_id}/sequence", "Publications so far", caption, alt, draw_sequence(job.sequence))
 
 
 def draw_request(request: RequestFacts, jobs: Iterable[JobEvidence]) -> list[Drawn]:

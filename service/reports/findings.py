@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from service.catalogue.precisions import FULL
 from service.reports.blocks import Block, Cell, bullets, figures, sentence, table, text
 from service.reports.names import metric_name
 from service.reports.schema import TargetPart
@@ -38,7 +39,7 @@ def verification(target: TargetPart) -> list[Block]:
         *_metrics(evaluation),
         *figures(target.plots, "power", floating=True),
         *(figures(target.plots, "scores", "strip", "roc", floating=True) or [text(_NOT_DRAWN)]),
-        *figures(target.plots, "canaries", "extraction", "precision", floating=True),
+        *figures(target.plots, "canaries", "extraction", "precision", "sequence", floating=True),
     ]
 
 
@@ -52,11 +53,16 @@ def _summary(evaluation: Evaluation) -> str:
         if evaluation.reason
         else evaluation.verdict
     )
+    served = evaluation.serve_precision
     lines = [
         f"Basis: {evaluation.basis}. Grade: {evaluation.grade or 'none'}. Verdict: {sentence(verdict)}",
         f"Records: {sizes.forget:,} forgotten, {sizes.retain:,} kept{scored}, {sizes.held_out:,} held out and never "
         "trained on.",
         f"The interval that decides a pass has the level {told}." if told else "",
+        f"The model is served with weights rounded to {served}: so it was scored, and as it is stored beside that "
+        "(fp32)."
+        if served != FULL
+        else "",
         "Power is the chance that a model without any leak passes; finds is the smallest effect that is found with a "
         "chance of 80 %.",
     ]

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.catalogue.precisions import FULL, PRECISIONS
 from service.reports.canvas import FORGET, HELD_OUT, INK, QUIET, THIRD, new_figure, style, svg_of
 from service.reports.facts import AttemptFacts
 from service.verification.schema import Evaluation, Interval
 from service.verification.verdict import CHANCE, MEMBERSHIP
 
-PRECISIONS = ("bf16", "int8", "int4")
 _PREFIX = "precision_"
 
 
@@ -79,9 +79,14 @@ class Rung:
 
 
 def precision_rungs(evaluation: Evaluation) -> list[Rung]:
-    """Full precision and every rounding that was measured; empty where none was."""
-    full = _rung("as published", MEMBERSHIP, evaluation)
-    rounded = [_rung(precision, f"{_PREFIX}{precision}", evaluation) for precision in PRECISIONS]
+    """Weights as they are stored and every rounding that was measured; empty where none was."""
+    served = evaluation.serve_precision
+    judged = _rung("as published" if served == FULL else f"{served}, as served", MEMBERSHIP, evaluation)
+    full = _rung(FULL, f"{MEMBERSHIP}_{FULL}", evaluation) if served != FULL else judged
+    rounded = [
+        judged if precision == served else _rung(precision, f"{_PREFIX}{precision}", evaluation)
+        for precision in PRECISIONS
+    ]
     found = [rung for rung in rounded if rung is not None]
     return [full, *found] if full and found else found
 

@@ -4,7 +4,7 @@ A test bounds what a named attack could have found; it proves no absence.
 """
 
 from service.reports.facts import JobEvidence, TargetFacts
-from service.verification.limits import copies_limit, reference_limit, trace_limits
+from service.verification.limits import copies_limit, precision_limits, reference_limit, trace_limits
 from service.verification.schema import Check, Evaluation
 from service.verification.verdict import CANARIES, REFERENCE
 
@@ -30,6 +30,8 @@ def limits_of(target: TargetFacts, job: JobEvidence) -> list[str]:
         *trace_limits(evaluation.traces, evaluation.basis, evaluation.check(CANARIES)),
         copies_limit(evaluation.records.near_duplicates, job.task),
         reference_limit(evaluation.check(REFERENCE)),
+        *precision_limits(evaluation.serve_precision),
+        *_sequence(job),
         *_copies(job),
         *_always(job),
     ]
@@ -119,6 +121,17 @@ def _people(target: TargetFacts, job: JobEvidence) -> list[str]:
             "The checks describe all their records together, not those of this request alone."
         ]
     return []
+
+
+def _sequence(job: JobEvidence) -> list[str]:
+    if job.sequence is None or not job.sequence.alarm:
+        return []
+    return [
+        f"Over {count(len(job.sequence.steps), 'publication')} since the model was last exact, the planted records "
+        "that were deleted along are still known to it, all of them taken together: an alarm of the running wager, "
+        f"which without a leak one model in {1 / job.sequence.alpha:.0f} raises at most. The next deletion is by an "
+        "exact method.",
+    ]
 
 
 def _copies(job: JobEvidence) -> list[str]:

@@ -187,6 +187,30 @@ class PlotPart(Part):
     sha256: str
 
 
+class StepPart(Part):
+    """One publication by measurement in the wager over publications: its guesses, and where the wager stands after."""
+
+    version: int
+    attempts: int
+    alpha_spent: float = Field(description="error rate that the measured attempts of its job had between them")
+    guesses: int = Field(description="planted records that were deleted along and guessed at")
+    right: float = Field(description="sum of the outcomes: 1 for a right guess, one half for a tie")
+    log_wealth: float = Field(description="natural logarithm of the e-value")
+    low: float = Field(description="bounds of the mean chance of a right guess, that hold after every publication at")
+    high: float = Field(description="once with probability 1 - alpha")
+
+
+class SequencePart(Part):
+    """The wager over all publications by measurement since the line was last exact: an e-value that without a leak ever
+    reaches 1 / alpha with probability alpha at most (service/verification/sequential.py)."""
+
+    null: float = Field(description="the chance of a right guess that is bet against")
+    alpha: float
+    steps: list[StepPart] = Field(min_length=1)
+    peak: float = Field(description="greatest natural logarithm of the e-value")
+    alarm: bool = Field(description="whether the e-value ever reached 1 / alpha: then the next deletion is exact")
+
+
 class TargetPart(Part):
     """Everything about one model that the request named."""
 
@@ -203,6 +227,7 @@ class TargetPart(Part):
     verification: Evaluation | None
     grade: str | None
     publication: PublicationPart | None
+    sequence: SequencePart | None = Field(None, description="null where nothing planted was ever guessed at")
     limits: list[str]
     plots: list[PlotPart]
 

@@ -7,6 +7,7 @@ It needs nothing of the service that wrote them: the standard library, `cryptogr
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -177,6 +178,7 @@ def _report(report: dict[str, Any], members: Mapping[str, bytes], key_id: str, f
         ("policy", lambda: _policy(report), "the policies have the digests that are stated"),
         ("verdict", lambda: _verdicts(report), "the verdicts follow from checks and policy"),
         ("qualified", lambda: _qualified(report), "qualifications, where any are named, cover what was run"),
+        ("sequence", lambda: _sequences(report), "wagers over publications, where there are any, follow from guesses"),
         ("review", lambda: _reviews(report), "what reviewers decided is in the log and in line with the policy"),
     )
     for name, run, right in checks:
@@ -353,3 +355,31 @@ def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator
         known = check.id in margins and check.estimate is not None
         if known and check.margin != margin_for(margins[check.id], check.n or 0):
             yield f"{check.id}: the margin {check.margin} is not the one of the policy for {check.n} records"
+
+
+def _sequences(report: dict[str, Any]) -> Iterator[str]:
+    """The wager over publications again. The guesses of earlier versions are taken as stated: their own reports hold
+    them."""
+    for target in _targets(report):
+        if target.get("sequence") is not None:
+            yield from (f"{target['model']}: {line}" for line in _fold_again(target["sequence"], target))
+
+
+def _fold_again(told: dict[str, Any], target: dict[str, Any]) -> Iterator[str]:
+    from service.verification.sequential import CHANCE, GUESSES, RIGHT, fold
+
+    alpha, steps = target["policy"]["document"]["verification"]["alpha"], told["steps"]
+    if (told["null"], told["alpha"]) != (CHANCE, alpha):
+        yield "the wager over publications has another null or level than one half and the policy's alpha"
+    wagers = fold((step["right"], step["guesses"]) for step in steps)
+    for step, wager in zip(steps, wagers, strict=True):
+        derived = (wager.log_wealth, *wager.interval(alpha))
+        stated = (step["log_wealth"], step["low"], step["high"])
+        if not all(math.isclose(*pair, abs_tol=1e-9) for pair in zip(stated, derived, strict=True)):
+            yield f"the wager after version {step['version']} does not follow from the guesses"
+    if told["alarm"] != wagers[-1].alarm(alpha) or not math.isclose(told["peak"], wagers[-1].peak, abs_tol=1e-9):
+        yield "the alarm of the wager over publications does not follow from the guesses"
+    metrics, last = target["verification"]["metrics"], steps[-1]
+    own = (target["lineage"]["new_version"]["number"], metrics.get(GUESSES, 0), metrics.get(RIGHT, 0))
+    if (last["version"], last["guesses"], last["right"]) != own or last["attempts"] != len(target["attempts"]):
+        yield "the last step of the wager over publications is not what the evaluation and the attempts say"

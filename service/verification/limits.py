@@ -1,5 +1,6 @@
 """Sentences about what the evidence rests on and what is missing of it: pure, for the evaluation and for the report."""
 
+from service.catalogue.precisions import FULL, Precision
 from service.verification.schema import Basis, Check, Traces
 
 _LOGS = {
@@ -94,3 +95,14 @@ def reference_limit(check: Check | None) -> str:
         f"One attack was calibrated by models that never saw the record, {check.references} for each record; it "
         "describes all forgotten records together, and an average can hide one."
     )
+
+
+def precision_limits(precision: Precision) -> list[str]:
+    """What was rounded before the checks, and what that simulates; nothing for a model that is served as stored."""
+    if precision == FULL:
+        return []
+    return [
+        f"All models were scored with weights rounded to {precision}, as this model is served: to nearest, simulated "
+        "in float32. A runtime that rounds in another way, or rounds activations too, serves something that was not "
+        "scored; so does whoever loads the stored weights.",
+    ]

@@ -10,6 +10,8 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.catalogue.precisions import FULL, Precision
+
 Verdict = Literal["pass", "fail", "inconclusive"]
 Outcome = Literal["pass", "fail", "inconclusive", "info"]
 Role = Literal["gate", "diagnostic"]
@@ -178,6 +180,7 @@ class Evaluation(_Part):
     seed: int = Field(0, description="of the retain sample, the folds of the blind baseline and the SVM of tow_mia")
     unit: Literal["record", "token", "byte"] = "record"
     forward_passes: dict[str, int] = Field(default={}, description="batches by model: each record is scored once")
+    serve_precision: Precision = Field(FULL, description="what weights were rounded to for the checks, as when served")
     traces: Traces | None = Field(None, description="what the original's training left; null where nobody looked")
     qualification: Qualified | None = Field(None, description="what qualified the method for so many records, if any")
 

@@ -139,6 +139,12 @@ def publish(name: str, path: Path, digest: str | None = None) -> int:
         return version.number
 
 
+def set_precision(name: str, precision: str) -> None:
+    """What the model's weights are rounded to from now on."""
+    with transaction() as session:
+        registry.get_model(session, name).serve_precision = precision
+
+
 def set_state(name: str, state: str) -> None:
     """Put the version that the pointer names into a state it should not be in."""
     with transaction() as session:

@@ -207,6 +207,26 @@ def test_a_request_in_flight_finishes_on_its_version(image_server: Server, tmp_p
         time.sleep(0.05)
 
 
+def test_weights_are_rounded_as_registered_and_again_when_that_changes(image_server: Server) -> None:
+    from workers.modeling.rounding import rounded
+
+    first = image_server.watcher.current
+    assert first is not None
+    served_models.set_precision("digits", "int4")
+    deadline = time.monotonic() + 20
+    while (now := image_server.watcher.current) is None or now.pointer.precision != "int4":
+        assert time.monotonic() < deadline, "the other precision was not loaded"
+        time.sleep(0.01)
+    wanted = rounded(first.loaded.model, "int4").state_dict()
+    found = now.loaded.model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    assert any(not torch.equal(found[name], value) for name, value in first.loaded.model.state_dict().items())
+    with image_server.client() as client:
+        told = client.get("/version").json()
+        assert (told["version"], told["precision"]) == (1, "int4")
+        assert client.post("/predict", json=BODY).json()["predictions"][0]["label"] == 1
+
+
 def test_a_version_that_was_tampered_with_is_not_served(image_server: Server, tmp_path: Path) -> None:
     path = served_models.image_model(tmp_path / "v2", 2)
     served_models.publish("digits", path, digest="0" * 64)
@@ -297,7 +317,8 @@ def test_predict_tells_labels_and_probabilities(image_server: Server) -> None:
         assert prediction["top_k"][0]["label"] == 1
         assert len(prediction["top_k"]) == 2
         version = client.get("/version").json()
-        assert version == {"model": "digits", "version": 1, "digest": read_pointer("digits").digest}
+        digest = read_pointer("digits").digest
+        assert version == {"model": "digits", "version": 1, "digest": digest, "precision": "fp32"}
 
 
 def test_text_is_classified(sqlite_home: Path, tmp_path: Path) -> None:

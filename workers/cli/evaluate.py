@@ -73,16 +73,19 @@ def evaluate(
     ignore_record: Annotated[bool, typer.Option("--ignore-record", help="Judge by measurement alone.")] = False,
     robustness: Annotated[bool, typer.Option("--robustness", help="Also round and fine-tune the models.")] = False,
     extraction: Annotated[bool, typer.Option("--extraction", help="Also let language models speak.")] = False,
+    serve_precision: Annotated[str, typer.Option(help="What people get: fp32, bf16, int8 or int4.")] = "fp32",
     as_json: AsJson = False,
 ) -> None:
     """Judge a candidate: exit 0 pass, 1 fail, 3 inconclusive, 4 could not evaluate, 2 bad usage."""
     _refuse_missing([original, candidate, *(retrained or [])])
     with _crashes_apart():
+        from service.catalogue.precisions import check_precision
         from service.verification.policy import load_policy
         from workers.modeling.recipe import load_recipe
         from workers.planning import evaluation
         from workers.planning.problems import open_line
 
+        precision = check_precision(serve_precision)
         rules, rule = load_policy(policy), load_recipe(recipe) if recipe else None
         ids, records = _ids(forget), open_data(data, task, columns)
         held_out = open_data(holdout, task, columns) if holdout else None
@@ -102,6 +105,7 @@ def evaluate(
                 recipe=rule,
                 references=pool,
                 robustness=robustness,
+                serve_precision=precision,
             )
             if extraction:
                 given = (line, candidate, retrained or [], ids, context)

@@ -16,7 +16,8 @@ def serve(
 ) -> None:
     """Answer POST /predict or POST /v1/completions with the version that is being served, until Ctrl-C.
 
-    A newly published version is loaded in the background and takes over without dropping a request.
+    A newly published version is loaded in the background and takes over without dropping a request. A model that was
+    registered with `--serve-precision` answers with weights rounded to it, simulated in float32.
     """
     from service.logs import configure_logging
     from service.settings import get_settings

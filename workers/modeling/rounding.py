@@ -21,11 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
-from service.errors import BadParameters
-
-FULL = "fp32"
-PRECISIONS = ("bf16", "int8", "int4")
-"""What a model is rounded to, beside `FULL`, in which it is trained and scored."""
+from service.catalogue.precisions import check_precision
 
 _BITS = {"int8": 8, "int4": 4}
 
@@ -38,8 +34,7 @@ def rounded(model: Model, precision: str) -> Model:
     The names and types of its state stay too, shared weights stay shared, "fp32" changes nothing. Raises BadParameters
     for another precision.
     """
-    if precision not in (FULL, *PRECISIONS):
-        raise BadParameters(f"precision {precision!r} is unknown: use {FULL}, {', '.join(PRECISIONS)}")
+    check_precision(precision)
     made = copy.deepcopy(model)
     if precision == "bf16":
         _to_bfloat16(made)

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from service.verification.limits import copies_limit, reference_limit, trace_limits
+from service.catalogue.precisions import FULL, Precision
+from service.verification.limits import copies_limit, precision_limits, reference_limit, trace_limits
 from service.verification.policy import Policy
 from service.verification.schema import Basis, Check, Evaluation, Models, Records, Traces
 from service.verification.statistics import NotMeasurable
@@ -38,6 +39,7 @@ from workers.planning.checks import (
 from workers.planning.comparisons import Line, metric_checks, numbers_of, retrain_metrics
 from workers.planning.exposure_checks import exposure_checks
 from workers.planning.extraction_checks import extraction_checks
+from workers.planning.kept_canaries import guess_metrics, harm_checks
 from workers.planning.opposed import barred
 from workers.planning.provenance import Provenance
 from workers.planning.record_checks import record_checks
@@ -61,10 +63,12 @@ class Facts:
 
     `files_differ`: the candidate's weights are not the original's. `retain_records`: how many there are, where a sample
     was scored. `per_byte`: some tokenizers differ. `forward_passes` by model, in batches. `near_duplicates`: retained
-    copies of forgotten records, None where nobody looked. `canary_kinds` of each canary's record id.
+    copies of forgotten records, None where nobody looked. `canary_kinds` of each canary's record id,
+    `canary_opposites` the one outside that a planted one is put against.
     `difficulty`: how the original's training met the records, None where it left no learning events.
     `forgotten_classes`: labels that no retained record has, None where only those that were scored are known.
     `opposed`: checks that the candidate's method was trained against.
+    `precision`: what the weights were rounded to before they were scored.
     """
 
     files_differ: bool = True
@@ -77,9 +81,11 @@ class Facts:
     traces: Traces | None = None
     near_duplicates: int | None = None
     canary_kinds: Mapping[str, str] = field(default_factory=dict)
+    canary_opposites: Mapping[str, str] = field(default_factory=dict)
     difficulty: Difficulty | None = None
     forgotten_classes: frozenset[Any] | None = None
     opposed: frozenset[str] = frozenset()
+    precision: Precision = FULL
 
 
 def assess(
@@ -100,7 +106,7 @@ def assess(
     why there is none. Raises Unevaluable, see `read_tables`.
     """
     facts = facts or Facts()
-    line = _line(read_tables(tables, task, facts.per_byte))
+    line = line_of(read_tables(tables, task, facts.per_byte))
     basis: Basis = "procedure" if _by_procedure(facts.provenance, ignore_record) else "measurement"
     level = alpha if alpha is not None else policy.verification.alpha
     diagnostics, metrics = _diagnostics(line, policy, level, facts, references)
@@ -124,16 +130,18 @@ def assess(
         basis=basis,
         grade=grade,
         reason=explain(checks, basis),
-        limits=limits_of(checks, basis, records, facts.traces, task),
+        limits=[*limits_of(checks, basis, records, facts.traces, task), *precision_limits(facts.precision)],
         policy_digest=policy.digest(),
         seed=facts.seed,
         unit=_unit(task, facts.per_byte),
         forward_passes=facts.forward_passes,
+        serve_precision=facts.precision,
         traces=facts.traces,
     )
 
 
-def _line(models: Mapping[str, ModelScores]) -> Line:
+def line_of(models: Mapping[str, ModelScores]) -> Line:
+    """The models by their parts in an evaluation, retrained ones in the order of their numbers."""
     retrained = [models[name] for name in sorted(models, key=_number) if name.startswith(RETRAINED)]
     return Line(models[ORIGINAL], models[CANDIDATE], retrained)
 
@@ -179,8 +187,10 @@ def _diagnostics(
     said, shares = extraction_checks(line, references, alpha, facts.seed)
     numbers, of_numbers = value_checks(line, alpha)
     texts, of_texts = [*texts, *said, *numbers], of_texts | shares | of_numbers
+    harm, of_kept = harm_checks(line, alpha, facts.canary_kinds)
+    metrics |= guess_metrics(line, facts.canary_opposites) | of_kept
     metrics |= retrain_metrics(line, facts.seed) | more | values | found | of_texts | bits
-    return [*measured, *calibrated, *single, *planted, *texts, *exposures], metrics
+    return [*measured, *calibrated, *single, *planted, *texts, *exposures, *harm], metrics
 
 
 def provenance_check(provenance: Provenance | None, ignore_record: bool) -> Check:

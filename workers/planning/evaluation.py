@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from service.catalogue.precisions import FULL, Precision
 from service.catalogue.recipes import Recipe
 from service.errors import BadModel, Unevaluable
 from service.verification.policy import Policy
@@ -19,18 +20,21 @@ from workers.metrics.blind_baseline import Features, extract
 from workers.modeling.language import CausalLanguageModelling
 from workers.modeling.loading import LoadedModel, load_model
 from workers.modeling.problem import Context, Progress
+from workers.modeling.progress import part_of
 from workers.modeling.records import Records, held_out_key, split_held_out
+from workers.modeling.rounding import rounded
 from workers.planning.assessment import Facts, assess
 from workers.planning.calibrated import NO_REFERENCES, Calibration, References, reference_table, tokenizer_of
 from workers.planning.checks import BlindFeatures
 from workers.planning.extraction_tables import MOST_HELD_OUT, Asked, drawn_people, said
-from workers.planning.opposed import opposed_by
 from workers.planning.generation_checks import Spoken, with_generation
+from workers.planning.opposed import opposed_by
 from workers.planning.problems import Line
 from workers.planning.provenance import check_provenance
 from workers.planning.robustness_checks import SHARE, Probed, scaled, with_robustness
 from workers.planning.score_tables import (
     CANARY,
+    CANARY_KEPT,
     CANARY_OUT,
     CANDIDATE,
     FORGET,
@@ -40,6 +44,7 @@ from workers.planning.score_tables import (
     RETRAINED,
     with_kinds,
 )
+from workers.planning.served import with_full_precision
 from workers.planning.traces import (
     Companions,
     classes_forgotten,
@@ -72,6 +77,8 @@ class _Sets:
             sets.append((HELD_OUT, self.held_out))
         if self.canaries is not None:
             sets += [(CANARY, self.canaries.deleted), (CANARY_OUT, self.canaries.outside)]
+            if len(self.canaries.kept):
+                sets.append((CANARY_KEPT, self.canaries.kept))
         return sets
 
     def asked(self, seed: int) -> Asked:
@@ -94,13 +101,16 @@ def evaluate(
     recipe: Recipe | None = None,
     references: References | NotMeasurable = NO_REFERENCES,
     robustness: bool = False,
+    serve_precision: Precision = FULL,
 ) -> tuple[Evaluation, dict[str, pa.Table]]:
     """Judge a candidate directory; returns the evaluation and the score tables by model, with a column `set`.
 
-    The tables are personal data: the caller destroys them. `alpha` None takes the policy's. `data_digest` and `recipe`
-    of the line: None takes those of the original's training record. `references`: the gate's side of a pool, or why
-    there is none. `robustness` adds what rounding and relearning bring back. Raises BadDataset for an unknown record
-    id, BadModel for a directory that cannot be loaded, Unevaluable for empty sets and scores that are not finite.
+    Every model is rounded to `serve_precision` first, since that is what people get: checks and tables are of rounded
+    weights, and the same attacks on the weights as stored stand beside them as diagnostics. The tables are personal
+    data: the caller destroys them. `alpha` None takes the policy's. `data_digest` and `recipe` of the line: None takes
+    those of the original's training record. `references`: the gate's side of a pool, or why there is none.
+    `robustness` adds what rounding and relearning bring back. Raises BadDataset for an unknown record id, BadModel for
+    a directory that cannot be loaded, Unevaluable for empty sets and scores that are not finite.
     """
     sets = _select(line, line.trained(forget_ids), companions_of(line, candidate_dir), context.seed)
     directories = {ORIGINAL: line.base_dir, CANDIDATE: candidate_dir}
@@ -108,9 +118,12 @@ def evaluate(
     known = set(forget_ids), line.trainable_ids
     provenance = check_provenance(candidate_dir, line.base_dir, *known, data_digest, recipe)
     judging = scaled(context, 0.0, SHARE) if robustness else context
-    tables, passes, weights = _score_all(directories, sets, line.task, judging)
+    precisions = list(dict.fromkeys((serve_precision, FULL)))
+    scored, passes, weights = _score_all(directories, sets, line.task, judging, precisions)
+    tables = scored[serve_precision]
     tokenizers = {tokenizer_of(path) for path in directories.values()}
     facts = Facts(
+        precision=serve_precision,
         files_differ=weights[ORIGINAL].digest != weights[CANDIDATE].digest,
         weights_finite=weights[CANDIDATE].finite,
         provenance=provenance,
@@ -121,6 +134,7 @@ def evaluate(
         traces=traces_of(line, candidate_dir),
         near_duplicates=retained_copies(line, forget_ids),
         canary_kinds=sets.canaries.kinds if sets.canaries is not None else {},
+        canary_opposites=sets.canaries.opposites if sets.canaries is not None else {},
         difficulty=difficulty_of(line, forget_ids),
         forgotten_classes=classes_forgotten(line, forget_ids),
         opposed=opposed_by(candidate_dir),
@@ -129,8 +143,10 @@ def evaluate(
     calibration = references.calibration(tokenizers) if isinstance(references, References) else references
     options: dict[str, Any] = {"alpha": alpha, "ignore_record": ignore_record, "references": calibration}
     found = assess(tables, line.task, policy, blind=blind, facts=facts, **options)
+    if serve_precision != FULL:
+        found = with_full_precision(found, scored[FULL], policy, facts, alpha, calibration)
     if robustness:
-        found = with_robustness(found, tables, Probed(directories, sets.forget, sets.held_out, recipe), context)
+        found = with_robustness(found, scored, Probed(directories, sets.forget, sets.held_out, recipe), context)
     told = with_kinds(tables, facts.canary_kinds)
     return found, _beside_references(told, calibration, line.task)
 
@@ -199,32 +215,46 @@ class _Weights:
 
 
 def _score_all(
-    directories: dict[str, Path], sets: _Sets, task: str, context: Context
-) -> tuple[dict[str, pa.Table], dict[str, int], dict[str, _Weights]]:
-    """Load each model, score each record once, and let the model go before the next."""
-    tables: dict[str, pa.Table] = {}
+    directories: dict[str, Path], sets: _Sets, task: str, context: Context, precisions: Sequence[Precision]
+) -> tuple[dict[Precision, dict[str, pa.Table]], dict[str, int], dict[str, _Weights]]:
+    """Load each model, score each record once in each precision, and let the model go before the next.
+
+    Tables by precision and model, passes by model, and the weights of the first precision: those that are judged.
+    """
+    tables: dict[Precision, dict[str, pa.Table]] = {precision: {} for precision in precisions}
     passes: dict[str, int] = {}
     weights: dict[str, _Weights] = {}
-    asked = sets.asked(context.seed) if task == CausalLanguageModelling.name else None
-    total = sum(len(records) for _, records in sets.named()) + (len(asked) if asked is not None else 0)
+    share = 1 / (len(directories) * len(precisions))
     for number, (name, directory) in enumerate(directories.items()):
         loaded = _load(name, directory, task, context.device)
-        weights[name] = _weights(loaded)
-        parts, done, passes[name] = [], 0, 0
-        for part, records in sets.named():
-            start, share = (number + done / total) / len(directories), len(records) / total / len(directories)
-            scored = score(loaded, records, _within(context, start, share, f"scoring the {name} model"))
-            parts.append(scored.table.append_column("set", pa.array([part] * len(records), pa.string())))
-            passes[name] += scored.forward_passes
-            done += len(records)
-        tables[name] = pa.concat_tables(parts)
-        if asked is not None:
-            start, share = (number + done / total) / len(directories), len(asked) / total / len(directories)
-            told = said(loaded, asked, _within(context, start, share, f"asking the {name} model"))
-            tables[name] = told.onto(tables[name])
-            passes[name] += told.forward_passes
-        del loaded
+        passes[name] = 0
+        for at, precision in enumerate(precisions):
+            coarse = loaded if precision == FULL else replace(loaded, model=rounded(loaded.model, precision))
+            if not at:
+                weights[name] = _weights(coarse)
+            start = (number * len(precisions) + at) * share
+            told = f"scoring the {name} model" + ("" if precision == FULL else f", rounded to {precision}")
+            tables[precision][name], done = _score_sets(coarse, sets, _within(context, start, share, told))
+            passes[name] += done
+        del loaded, coarse
     return tables, passes, weights
+
+
+def _score_sets(loaded: LoadedModel, sets: _Sets, context: Context) -> tuple[pa.Table, int]:
+    """(scores of every set with a column `set`, forward passes)."""
+    asked = sets.asked(context.seed) if isinstance(loaded.task, CausalLanguageModelling) else None
+    total = sum(len(records) for _, records in sets.named()) + (len(asked) if asked is not None else 0)
+    parts, done, passes = [], 0, 0
+    for part, records in sets.named():
+        scored = score(loaded, records, part_of(context, done / total, (done + len(records)) / total, part))
+        parts.append(scored.table.append_column("set", pa.array([part] * len(records), pa.string())))
+        passes += scored.forward_passes
+        done += len(records)
+    table = pa.concat_tables(parts)
+    if asked is None:
+        return table, passes
+    told = said(loaded, asked, part_of(context, done / total, 1.0, "asked"))
+    return told.onto(table), passes + told.forward_passes
 
 
 def _load(name: str, directory: Path, task: str, device: torch.device) -> LoadedModel:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.catalogue.methods import METHODS, find_method
+from service.catalogue.precisions import FULL, Precision
 from service.catalogue.recipes import Recipe
 from service.verification.policy import Policy
 from service.verification.qualification import Qualification, find_qualification, rules_digest
@@ -34,14 +35,18 @@ def use_of(task: str, recipe: Recipe | None, digests: tuple[str, str | None], po
     )
 
 
-def unqualified(policy: Policy, documents: Documents, use: Use) -> dict[str, str]:
+def unqualified(policy: Policy, documents: Documents, use: Use, serve_precision: Precision = FULL) -> dict[str, str]:
     """Approximate methods that the policy leaves out of the ladder, and why; none where it asks for no qualification.
 
-    The ladder runs methods with their defaults, so that is what has to be qualified.
+    The ladder runs methods with their defaults, so that is what has to be qualified. What a qualification decides by
+    is measured on weights as they are stored, so that none covers a model that is served in fewer bits.
     """
     if policy.verification.qualification == "off":
         return {}
     specs = [spec for spec in METHODS if spec.kind == "approximate" and use.task in spec.tasks]
+    if serve_precision != FULL:
+        reason = f"methods are qualified in {FULL}, and the model is served in {serve_precision}"
+        return {spec.name: reason for spec in specs}
     found = {spec.name: find_qualification(documents, spec.name, full_params(spec, {}), use) for spec in specs}
     return {name: told for name, told in found.items() if isinstance(told, str)}
 
@@ -52,7 +57,8 @@ def with_qualification(
     """The evaluation of an approximate candidate with what qualified its method, and the grade that follows from it."""
     spec = find_method(method)
     found = find_qualification(documents, method, full_params(spec, params), use)
-    if spec.kind != "approximate" or not isinstance(found, Qualified):
+    rounded = evaluation.serve_precision != FULL
+    if spec.kind != "approximate" or not isinstance(found, Qualified) or rounded:
         return evaluation
     grade = decide(evaluation.checks, evaluation.basis, found)[1]
     reason = explain(evaluation.checks, evaluation.basis, found)

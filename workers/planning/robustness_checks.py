@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from service.catalogue.precisions import FULL, PRECISIONS, Precision
 from service.catalogue.recipes import Recipe
 from service.verification.schema import Check, Evaluation
 from service.verification.statistics import NotMeasurable
@@ -21,12 +22,11 @@ from workers.modeling.loading import load_model
 from workers.modeling.problem import Context, Progress
 from workers.modeling.progress import part_of
 from workers.modeling.records import Records
-from workers.modeling.rounding import FULL, PRECISIONS
 from workers.modeling.training_record import read_record
 from workers.planning.checks import NO_HELD_OUT
 from workers.planning.score_tables import CANDIDATE, FORGET, HELD_OUT, ORIGINAL, RETRAINED
 from workers.robustness.precision import Rung, precision_ladder, rung
-from workers.robustness.readings import Reading, read_scores
+from workers.robustness.readings import read_scores
 from workers.robustness.relearning import Recovery, RelearningPlan, excess, halves, plan_relearning, relearn
 
 READ_AT = 20
@@ -67,10 +67,15 @@ def scaled(context: Context, start: float, end: float) -> Context:
     return replace(context, progress=told)
 
 
-def with_robustness(found: Evaluation, tables: Mapping[str, pa.Table], probed: Probed, context: Context) -> Evaluation:
-    """The evaluation with its robustness diagnostics, metrics and passes; `tables` are those it was judged by.
+Tables = Mapping[Precision, Mapping[str, pa.Table]]
+"""Score tables by precision and model."""
 
-    Progress goes on from `SHARE`. Raises Cancelled, BadModel for a directory that cannot be loaded any more.
+
+def with_robustness(found: Evaluation, tables: Tables, probed: Probed, context: Context) -> Evaluation:
+    """The evaluation with its robustness diagnostics, metrics and passes.
+
+    `tables` are those that are there already, of weights as stored at least: no precision is scored twice. Progress
+    goes on from `SHARE`. Raises Cancelled, BadModel for a directory that cannot be loaded any more.
     """
     looked = _Look(found, tables, probed)
     for number, name in enumerate(probed.directories):
@@ -91,11 +96,11 @@ def with_robustness(found: Evaluation, tables: Mapping[str, pa.Table], probed: P
 class _Look:
     """Ladders and recoveries by model, as they are measured."""
 
-    def __init__(self, found: Evaluation, tables: Mapping[str, pa.Table], probed: Probed) -> None:
+    def __init__(self, found: Evaluation, tables: Tables, probed: Probed) -> None:
         self._found, self._probed, self._tables = found, probed, tables
         self._per_byte = found.unit == "byte"
         self.passes = dict.fromkeys(found.forward_passes, 0)
-        self._ladders: dict[str, list[Rung]] = {}
+        self._ladders: dict[str, dict[str, Rung]] = {}
         self._recoveries: dict[str, Recovery | NotMeasurable] = {}
         self._plan = plan_relearning(found.task, probed.training)
 
@@ -109,8 +114,11 @@ class _Look:
         if self._probed.held_out is not None:
             sets = self._probed.forget, self._probed.held_out
             watched = part_of(context, 0.0, 0.5, f"the {name} model")
-            self._ladders[name] = precision_ladder(loaded, *sets, watched, PRECISIONS, self._per_byte)
-            self.passes[name] += sum(one.forward_passes for one in self._ladders[name])
+            missing = [precision for precision in PRECISIONS if precision not in self._tables]
+            climbed = precision_ladder(loaded, *sets, watched, missing, self._per_byte)
+            scored = [self._scored(name, precision) for precision in PRECISIONS if precision in self._tables]
+            self._ladders[name] = {one.precision: one for one in (*climbed, *scored)}
+            self.passes[name] += sum(one.forward_passes for one in climbed)
         parts = halves(self._probed.forget, context.seed) if self._retrained else _NO_RETRAIN
         if isinstance(parts, NotMeasurable):
             self._recoveries[name] = parts
@@ -126,25 +134,24 @@ class _Look:
         if self._probed.held_out is None:
             return [Check(id=f"precision_{name}", role="diagnostic", statistic=_rounded_to(name), reason=NO_HELD_OUT)
                     for name in PRECISIONS], {}  # fmt: skip
-        full = self._full(CANDIDATE)
+        full = self._scored(CANDIDATE, FULL)
         attack = self._found.check(MEMBERSHIP)
         alpha = attack.alpha if attack is not None else None
-        checks = [_precision_check(one, full, alpha) for one in self._ladders[CANDIDATE]]
+        checks = [_precision_check(self._ladders[CANDIDATE][precision], full, alpha) for precision in PRECISIONS]
         metrics: dict[str, Any] = {}
-        for at, precision in enumerate(PRECISIONS):
-            rungs = {name: ladder[at] for name, ladder in self._ladders.items()}
+        for precision in PRECISIONS:
+            rungs = {name: ladder[precision] for name, ladder in self._ladders.items()}
             name = f"precision_{precision}"
             metrics |= _beside(name, {model: one.auc.auc for model, one in rungs.items()})
             accuracy = {model: one.held_out_accuracy.estimate for model, one in rungs.items()}
             metrics |= _beside(f"{name}_accuracy", accuracy)
         return checks, metrics
 
-    def _full(self, name: str) -> Rung:
-        """The model at the precision it was scored in."""
-        return rung(FULL, self._reading(name, FORGET), self._reading(name, HELD_OUT))
-
-    def _reading(self, name: str, part: str) -> Reading:
-        return read_scores(self._tables[name].filter(pc.equal(self._tables[name]["set"], part)), self._per_byte)
+    def _scored(self, name: str, precision: Precision) -> Rung:
+        """A model in a precision that it was judged in."""
+        table = self._tables[precision][name]
+        sets = (read_scores(table.filter(pc.equal(table["set"], part)), self._per_byte) for part in (FORGET, HELD_OUT))
+        return rung(precision, *sets)
 
     def relearning(self) -> tuple[Check, dict[str, Any]]:
         """(the candidate's excess, metrics)."""

@@ -14,9 +14,9 @@ from service.verification.statistics import Array, Clusters
 from workers.metrics.utility import Likelihood
 
 FORGET, RETAIN, HELD_OUT = "forget", "retain", "held_out"
-CANARY, CANARY_OUT = "canary", "canary_out"
-"""Canaries that were deleted along with people, and canaries of the same make that no training ever saw."""
-SETS = (FORGET, RETAIN, HELD_OUT, CANARY, CANARY_OUT)
+CANARY, CANARY_OUT, CANARY_KEPT = "canary", "canary_out", "canary_kept"
+"""Canaries that were deleted along with people, ones of the same make that no training ever saw, and ones that stay."""
+SETS = (FORGET, RETAIN, HELD_OUT, CANARY, CANARY_OUT, CANARY_KEPT)
 ORIGINAL, CANDIDATE, RETRAINED = "original", "candidate", "retrained-"
 
 _COLUMNS = {

@@ -13,6 +13,7 @@ from service.verification.schema import Traces
 from workers.lineage.canaries import companions, newly_spent, read_canaries
 from workers.lineage.duplicates import near_duplicates_of, read_duplicates
 from workers.lineage.facts import LOG
+from workers.lineage.opposites import opposites
 from workers.lineage.reserve import reserve_digest
 from workers.lineage.store import ModelHistory, open_history
 from workers.metrics.difficulty_baseline import Difficulty
@@ -22,6 +23,8 @@ from workers.planning.problems import Line
 
 MOST_OUTSIDE = 5000
 """Canaries outside that are scored: more would sharpen the comparison no further."""
+MOST_KEPT = 1000
+"""Canaries that stay which are scored."""
 
 
 def traces_of(line: Line, candidate_dir: Path) -> Traces:
@@ -42,12 +45,14 @@ def traces_of(line: Line, candidate_dir: Path) -> Traces:
 
 @dataclass(frozen=True)
 class Companions:
-    """Canaries that a candidate's making deleted, those of the same make outside every training, and each one's kind
-    by record id."""
+    """Canaries that a candidate's making deleted, those of the same make outside every training, those that it was to
+    keep, each one's kind by record id, and of each planted one the canary outside that it is put against."""
 
     deleted: MemoryRecords
     outside: MemoryRecords
+    kept: MemoryRecords
     kinds: dict[str, str]
+    opposites: dict[str, str]
 
 
 def companions_of(line: Line, candidate_dir: Path) -> Companions | None:
@@ -66,7 +71,9 @@ def companions_of(line: Line, candidate_dir: Path) -> Companions | None:
         return None
     kinds = dict(zip(before.records.ids.tolist(), before.kinds.tolist(), strict=True))
     outside = before.outside
-    return Companions(spent, outside.subset(list(range(min(len(outside), MOST_OUTSIDE)))), kinds)
+    outside = outside.subset(list(range(min(len(outside), MOST_OUTSIDE))))
+    stay = np.flatnonzero(~np.isin(before.unspent.ids, spent.ids))[:MOST_KEPT]
+    return Companions(spent, outside, before.unspent.subset(stay.tolist()), kinds, opposites(before))
 
 
 def difficulty_of(line: Line, forget_ids: Iterable[str]) -> Difficulty | None:

@@ -9,12 +9,13 @@ the same precision: rounding also adds noise, which alone moves an AUC towards 0
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from service.catalogue.precisions import FULL, PRECISIONS
 from service.verification.statistics import Auc, Mean, clustered_auc, clustered_mean
 from workers.modeling.loading import LoadedModel
 from workers.modeling.problem import Context
 from workers.modeling.progress import part_of
 from workers.modeling.records import Records
-from workers.modeling.rounding import FULL, PRECISIONS, rounded
+from workers.modeling.rounding import rounded
 from workers.robustness.readings import Reading, read_scores
 from workers.scoring.score import score
 

@@ -1,13 +1,20 @@
-"""From a pointer to a model in memory: the directory's digests are checked before a single weight is read."""
+"""From a pointer to a model in memory: the directory's digests are checked before a single weight is read.
+
+A model that is registered to be served in fewer bits is rounded here, by the same function as its candidates were when
+they were judged (workers/modeling/rounding.py): to nearest, one step for each output channel. It is a simulation in
+float32, which answers as the rounded weights would and saves neither memory nor time.
+"""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from service.catalogue.precisions import FULL
 from service.errors import BadModel
 from workers.modeling.directories import directory_manifest, sha256_json
 from workers.modeling.loading import LoadedModel, load_model
+from workers.modeling.rounding import rounded
 from workers.serving.pointer import Pointer
 
 
@@ -29,7 +36,7 @@ class Served:
 
 
 def load_served(pointer: Pointer, device: torch.device, lock: threading.Lock) -> Served:
-    """Load a version whose files are exactly those that were published.
+    """Load a version whose files are exactly those that were published, rounded to the precision it is served in.
 
     Raises BadModel where the directory is gone, its digest differs from the version's, or it cannot be loaded.
     """
@@ -42,4 +49,7 @@ def load_served(pointer: Pointer, device: torch.device, lock: threading.Lock) ->
         raise BadModel(f"{where}: its files cannot be read ({type(error).__name__})") from error
     if found != pointer.digest:
         raise BadModel(f"{where}: the files have digest {found[:12]}, published was {pointer.digest[:12]}: not served")
-    return Served(pointer, load_model(pointer.path, pointer.task, device), lock)
+    loaded = load_model(pointer.path, pointer.task, device)
+    if pointer.precision != FULL:
+        loaded = replace(loaded, model=rounded(loaded.model, pointer.precision))
+    return Served(pointer, loaded, lock)

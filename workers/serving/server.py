@@ -84,9 +84,9 @@ def _add_status(app: FastAPI, watcher: Watcher) -> None:
 
     @app.get("/version")
     async def version(request: Request) -> dict[str, Any]:
-        """Name, number and digest of the version that answers."""
+        """Name, number, digest and precision of the version that answers."""
         served = _served(request, watcher)
-        return _identity(served) | {"digest": served.pointer.digest}
+        return _identity(served) | {"digest": served.pointer.digest, "precision": served.pointer.precision}
 
 
 def _served(request: Request, watcher: Watcher) -> Served:

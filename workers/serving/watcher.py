@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.errors import LetheError, Unavailable
 from service.logs import describe
 from workers.serving.loader import Served, load_served
-from workers.serving.pointer import read_pointer
+from workers.serving.pointer import Pointer, read_pointer
 
 POLL_SECONDS = 0.2
 _RETRY_SECONDS = 5.0
@@ -73,7 +73,7 @@ class Watcher:
         """One look at the pointer; False where the next one can wait."""
         try:
             pointer = read_pointer(self._name)
-            if self._current is None or pointer.version_id != self._current.pointer.version_id:
+            if self._current is None or _served_as(pointer) != _served_as(self._current.pointer):
                 self._swap(load_served(pointer, self._device, self._lock))
             self._unreachable = False
         except LetheError as error:
@@ -112,3 +112,7 @@ class Watcher:
         self._retiring = [reference for reference in self._retiring if reference() is not None]
         if not self._retiring and self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _served_as(pointer: Pointer) -> tuple[str, str]:
+    return pointer.version_id, pointer.precision

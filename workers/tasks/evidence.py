@@ -6,10 +6,14 @@ from typing import Any
 from sqlalchemy import select
 
 from service.database import reading
+from service.jobs import service
 from service.jobs.models import Attempt
 from service.registry.models import Artefact, Version
+from service.registry.sequence import since_exact
 from service.reports.facts import AttemptFacts, JobEvidence
-from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, VersionPart
+from service.reports.ledger import alpha_of
+from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, SequencePart, VersionPart
+from service.reports.wagers import Published, sequence_of
 from service.verification.schema import Evaluation
 from workers.tasks.plan import training_facts
 from workers.tasks.work import Work
@@ -40,6 +44,7 @@ def evidence_of(work: Work) -> JobEvidence:
         policy_digest=job.policy_digest,
         plan=job.plan,
         attempts=[_attempt(row, work, seconds) for row in work.attempts()],
+        sequence=_sequence(work, new) if new else None,
         published_at=new.published_at if new else None,
         retired=_retired(work) if new else None,
         artefacts=[
@@ -106,6 +111,19 @@ def _retired(work: Work) -> RetiredPart | None:
         destroy_by=old.destroy_by,
         destroyed_at=old.destroyed_at,
     )
+
+
+def _sequence(work: Work, new: Version) -> SequencePart | None:
+    """The wager over publications up to the new version; None where it is exact or nothing was ever guessed at."""
+    with reading() as session:
+        publications = since_exact(session, new)
+        jobs = {one.version.id: service.attempts_of(session, str(one.version.job_id)) for one in publications}
+    told = []
+    for one in publications:
+        rows = [row for row in jobs[one.version.id] if row.state != "superseded"]
+        spent = sum(alpha_of(Evaluation.model_validate(row.verification)) for row in rows if row.verification)
+        told.append(Published(one.version.number, len(rows), spent, one.guesses, one.right))
+    return sequence_of(told, work.policy.verification.alpha)
 
 
 def score_files(work: Work) -> dict[str, Path] | None:

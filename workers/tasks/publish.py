@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from service.catalogue.precisions import FULL
 from service.database import clock
 from service.datasets import service as datasets
 from service.deletion import lifecycle
@@ -85,6 +86,9 @@ def _switch(session: Session, work: Work, attempt: Attempt, weights: _Weights, a
     model = session.get_one(Model, work.model.id)
     if model.dataset_id != work.dataset.id:
         raise JobError("other data was registered for the model while the job ran; retry the request")
+    judged = attempt.verification or {}
+    if judged.get("basis") == "measurement" and judged.get("serve_precision", FULL) != model.serve_precision:
+        raise JobError("the model is served in another precision than the candidate was judged in; retry the request")
     placement.land(session, weights.row_id, weights.candidate, weights.home)
     version = registry.publish_version(
         session,
@@ -95,7 +99,7 @@ def _switch(session: Session, work: Work, attempt: Attempt, weights: _Weights, a
         path=weights.home,
         manifest=weights.manifest,
         method=attempt.method,
-        verification=attempt.verification or {},
+        verification=judged,
         destroy_after=work.policy.retention.destroy_retired_after_timedelta,
         now=now,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import update
 
 from service.audit import service as audit
+from service.catalogue.precisions import check_precision
 from service.database import clock
 from service.errors import JobError
 from service.jobs import events, leases
@@ -55,6 +56,7 @@ def _judge(work: Work, attempt: Attempt) -> "tuple[Evaluation, dict[str, pa.Tabl
         data_digest=work.dataset.digest,
         recipe=materials.recipe_of(work),
         references=materials.references_of(work),
+        serve_precision=check_precision(work.model.serve_precision),
     )
     use = materials.use_of(work)
     # What has to be qualified is the code that made the candidate: another version of it may be judging.

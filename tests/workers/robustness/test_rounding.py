@@ -9,11 +9,12 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
+from service.catalogue.precisions import PRECISIONS
 from service.errors import BadParameters
 from tests.workers import factories
 from tests.workers.conftest import Line
 from workers.modeling.loading import load_model
-from workers.modeling.rounding import PRECISIONS, channel_axis, rounded, step_sizes
+from workers.modeling.rounding import channel_axis, rounded, step_sizes
 from workers.scoring.score import score
 
 CPU = torch.device("cpu")

@@ -1,0 +1,23 @@
+"""In which precision a model is served."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0004"
+down_revision: str | Sequence[str] | None = "0003"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+
+def upgrade() -> None:
+    """Models that are registered already are served as they are stored."""
+    column = sa.Column("serve_precision", sa.String(length=8), nullable=False, server_default="fp32")
+    op.add_column("models", column)
+
+
+def downgrade() -> None:
+    """Serve every model as it is stored."""
+    with op.batch_alter_table("models") as table:
+        table.drop_column("serve_precision")
