@@ -1,9 +1,7 @@
 """`lethe evaluate`: every check of the suite on two or more model directories."""
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,11 +14,14 @@ from workers.cli.common import (
     Data,
     Device,
     Holdout,
+    PolicyFile,
     Pool,
+    RecipeFile,
     TaskName,
+    crashes_apart,
     digest_of,
     gate_references,
-    open_data,
+    line_of,
     read_ids,
     running,
 )
@@ -28,7 +29,6 @@ from workers.cli.common import (
 if TYPE_CHECKING:
     from service.verification.schema import Check, Evaluation
 
-UNEVALUABLE = 4
 EXITS = {"pass": 0, "fail": 1, "inconclusive": 3}
 _SEVERAL = "--retrained"
 
@@ -64,8 +64,8 @@ def evaluate(
     forget: Annotated[Path, typer.Option(help="Record ids, one a line.")],
     holdout: Holdout = None,
     retrained: Annotated[list[Path] | None, typer.Option(help="Models retrained without the records; several.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="For models trained elsewhere.")] = None,
-    policy: Annotated[Path | None, typer.Option(help="TOML; absent: the defaults.")] = None,
+    recipe: RecipeFile = None,
+    policy: PolicyFile = None,
     references: Pool = None,
     columns: Columns = "",
     device: Device = "",
@@ -78,20 +78,17 @@ def evaluate(
 ) -> None:
     """Judge a candidate: exit 0 pass, 1 fail, 3 inconclusive, 4 could not evaluate, 2 bad usage."""
     _refuse_missing([original, candidate, *(retrained or [])])
-    with _crashes_apart():
+    with crashes_apart("evaluate"):
         from service.catalogue.precisions import check_precision
         from service.verification.policy import load_policy
         from workers.modeling.recipe import load_recipe
         from workers.planning import evaluation
-        from workers.planning.problems import open_line
 
         precision = check_precision(serve_precision)
         rules, rule = load_policy(policy), load_recipe(recipe) if recipe else None
-        ids, records = _ids(forget), open_data(data, task, columns)
-        held_out = open_data(holdout, task, columns) if holdout else None
+        ids, line = _ids(forget), line_of(original, task, data, holdout, columns)
         pool = gate_references(references, task, data, holdout)
         with running(device, seed, "evaluate") as context:
-            line = open_line(original, task, records, held_out, digest_of(holdout) if holdout else None)
             found, _ = evaluation.evaluate(
                 line=line,
                 candidate_dir=candidate,
@@ -120,26 +117,6 @@ def _refuse_missing(directories: Sequence[Path]) -> None:
     for path in directories:
         if not path.is_dir():
             raise BadParameters(f"{path}: no such model directory")
-
-
-@contextmanager
-def _crashes_apart() -> Iterator[None]:
-    """Bad input goes on to exit 2; a model or a score that cannot be judged, or a crash, ends with exit 4.
-
-    Exit 1 means that the candidate failed, and nothing else may look like it.
-    """
-    from service.errors import BadModel, BadRequest, Invalid, LetheError
-
-    try:
-        yield
-    except Exception as error:
-        usage = isinstance(error, Invalid | BadRequest) and not isinstance(error, BadModel)
-        if usage or os.environ.get("LETHE_DEBUG"):
-            raise
-        first = (str(error).strip().splitlines() or [""])[0]
-        detail = error.detail if isinstance(error, LetheError) else f"{type(error).__name__}: {first}"
-        typer.echo(f"lethe: could not evaluate: {' '.join(detail.split())}", err=True)
-        raise typer.Exit(UNEVALUABLE) from None
 
 
 def _ids(path: Path) -> list[str]:

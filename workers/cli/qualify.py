@@ -1,8 +1,6 @@
 """`lethe qualify`: how a method does on simulated deletions, as a dated document with its digest."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +12,17 @@ from workers.cli.common import (
     Data,
     Device,
     Holdout,
+    Model,
+    Params,
+    PolicyFile,
     Pool,
+    RecipeFile,
     TaskName,
-    choose_recipe,
+    crashes_apart,
     digest_of,
-    open_data,
+    line_of,
+    needed_recipe,
+    parse_params,
     running,
 )
 
@@ -29,19 +33,18 @@ if TYPE_CHECKING:
     from workers.references.tables import SideTable
 
 EXITS = {"qualified": 0, "not qualified": 1, "inconclusive": 3}
-BROKEN = 4
 
 command = typer.Typer(help="Measure a method on simulated deletions.", add_completion=False)
 
 
 @command.command()
 def qualify(
-    model: Annotated[Path, typer.Option(help="The directory of the model that is served.")],
+    model: Model,
     task: TaskName,
     data: Data,
     method: Annotated[str, typer.Option(help="A name from `lethe methods`.")],
     holdout: Holdout = None,
-    params: Annotated[str, typer.Option(help="Parameters of the method, as JSON.")] = "{}",
+    params: Params = "{}",
     sizes: Annotated[str, typer.Option(help="Records in a forget set; a set is a tenth of the data at most.")] = (
         "1,10,100"
     ),
@@ -50,8 +53,8 @@ def qualify(
     work: Annotated[Path | None, typer.Option(help="Directory of the runs; one that was begun is gone on with.")] = (
         None
     ),
-    recipe: Annotated[Path | None, typer.Option(help="For models trained elsewhere.")] = None,
-    policy: Annotated[Path | None, typer.Option(help="TOML; absent: the defaults.")] = None,
+    recipe: RecipeFile = None,
+    policy: PolicyFile = None,
     references: Pool = None,
     columns: Columns = "",
     device: Device = "",
@@ -62,15 +65,12 @@ def qualify(
 
     Run the same command again to go on after an interruption.
     """
-    with _crashes_apart():
+    with crashes_apart("qualify"):
         from service.verification.policy import load_policy
-        from workers.planning.problems import open_line
         from workers.qualification.document import qualify as measured
 
-        wanted, chosen = _sizes(sizes), _recipe(recipe, model)
-        people = open_data(data, task, columns)
-        held_out = open_data(holdout, task, columns) if holdout else None
-        line = open_line(model, task, people, held_out, digest_of(holdout) if holdout else None)
+        wanted, chosen = _sizes(sizes), needed_recipe(recipe, model)
+        line = line_of(model, task, data, holdout, columns)
         sides = _sides(references, task, data, holdout)
         source = chosen, load_policy(policy), digest_of(data), columns
         setting = _setting(method, params, source, seed, sides.get("method"), work)
@@ -83,20 +83,6 @@ def qualify(
     raise typer.Exit(EXITS[found.verdict])
 
 
-@contextmanager
-def _crashes_apart() -> Iterator[None]:
-    """Exit 1 means that the method is not qualified: what could not be measured ends with another code."""
-    from service.errors import BadModel, BadRequest, Invalid, LetheError
-
-    try:
-        yield
-    except LetheError as error:
-        if isinstance(error, Invalid | BadRequest) and not isinstance(error, BadModel):
-            raise
-        typer.echo(f"lethe: could not qualify: {' '.join(error.detail.split())}", err=True)
-        raise typer.Exit(BROKEN) from None
-
-
 def _sizes(text: str) -> list[int]:
     from service.errors import BadParameters
 
@@ -104,15 +90,6 @@ def _sizes(text: str) -> list[int]:
     if not all(word.isascii() and word.isdigit() and int(word) for word in words):
         raise BadParameters(f"--sizes {text!r}: write numbers of records such as 1,10,100")
     return sorted({int(word) for word in words})
-
-
-def _recipe(given: Path | None, model: Path) -> Any:
-    from service.errors import BadParameters
-
-    chosen = choose_recipe(given, model)
-    if chosen is None:
-        raise BadParameters(f"{model} has no training record: give the recipe it was trained by with --recipe")
-    return chosen
 
 
 def _sides(pool: Path | None, task: str, data: Path, holdout: Path | None) -> "dict[str, SideTable]":
@@ -131,21 +108,14 @@ def _setting(
 ) -> "Setting":
     from service.catalogue.methods import find_method
     from service.datasets.columns import parse_pairs
-    from service.errors import BadParameters
     from workers.planning.parameters import full_params
     from workers.qualification.runs import Setting
 
     recipe, policy, data_digest, columns = source
     spec = find_method(method)
-    try:
-        given = json.loads(params)
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        raise BadParameters("--params must be a JSON object")
     return Setting(
         spec=spec,
-        params=full_params(spec, given),
+        params=full_params(spec, parse_params(params)),
         policy=policy,
         recipe=recipe,
         data_digest=data_digest,

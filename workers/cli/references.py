@@ -12,10 +12,11 @@ from workers.cli.common import (
     Data,
     Device,
     Holdout,
+    Model,
     Seed,
     TaskName,
-    choose_recipe,
     digest_of,
+    needed_recipe,
     open_data,
     running,
 )
@@ -34,7 +35,7 @@ command = typer.Typer(help="Build a pool of reference models, without the servic
 
 @command.command()
 def references(
-    model: Annotated[Path, typer.Option(help="The directory of the model that is served.")],
+    model: Model,
     task: TaskName,
     data: Data,
     out: Annotated[Path | None, typer.Option(help="Directory of the pool; one that was begun is gone on with.")] = None,
@@ -62,7 +63,7 @@ def references(
     from workers.references.pool import build_pool
 
     _check_strategy(strategy)
-    chosen = _recipe(recipe, model)
+    chosen = needed_recipe(recipe, model)
     if estimate:
         horizon = Horizon(jobs, subjects_per_job, job_cost, jobs_per_refresh, jobs_per_retrain)
         cost = recipe_cost if recipe_cost is not None else _relative_cost(chosen, model)
@@ -81,15 +82,6 @@ def _check_strategy(strategy: str) -> None:
 
     if strategy not in STRATEGIES:
         raise BadParameters(f"--strategy {strategy!r} is unknown: use {' or '.join(STRATEGIES)}")
-
-
-def _recipe(given: Path | None, model: Path) -> "Recipe":
-    from service.errors import BadParameters
-
-    chosen = choose_recipe(given, model)
-    if chosen is None:
-        raise BadParameters(f"{model} has no training record: give the recipe it was trained by with --recipe")
-    return chosen
 
 
 def _materials(model: Path, task: str, data: Path, holdout: Path | None, recipe: "Recipe", columns: str) -> "Materials":

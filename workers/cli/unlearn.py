@@ -1,6 +1,5 @@
 """`lethe unlearn`: the engine without the service, for an ML engineer at a shell."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,13 +11,17 @@ from workers.cli.common import (
     Columns,
     Data,
     Device,
+    Holdout,
+    Params,
     Pool,
+    RecipeFile,
     Seed,
     TaskName,
     choose_recipe,
     digest_of,
     gate_references,
-    open_data,
+    line_of,
+    parse_params,
     read_ids,
     running,
 )
@@ -45,9 +48,9 @@ def unlearn(
     forget: Annotated[Path, typer.Option(help="Record ids, one a line.")],
     method: Annotated[str, typer.Option(help="A name from `lethe methods`, or auto for the ladder and the gate.")],
     out: Annotated[Path, typer.Option(help="Directory to write; must not exist.")],
-    holdout: Annotated[Path | None, typer.Option(help="Records of people who were never trained on.")] = None,
-    params: Annotated[str, typer.Option(help="Parameters of the method, as JSON.")] = "{}",
-    recipe: Annotated[Path | None, typer.Option(help="For models trained elsewhere.")] = None,
+    holdout: Holdout = None,
+    params: Params = "{}",
+    recipe: RecipeFile = None,
     policy: Annotated[Path | None, typer.Option(help="TOML: ladder and gate of auto, canaries of an edit.")] = None,
     references: Pool = None,
     qualification: Annotated[
@@ -64,15 +67,13 @@ def unlearn(
     """Run one method, or with --method auto the service's ladder and gate; exit 0 when a candidate was written."""
     from service.verification.policy import load_policy
     from workers.planning.attempt import run_attempt
-    from workers.planning.problems import build_problem, open_line
+    from workers.planning.problems import build_problem
 
     chosen = _params(method, params)
     _refuse_useless(references, method)
     _refuse_corrections(corrected, method)
     documents = _qualifications(qualification, method)
-    records = open_data(data, task, columns)
-    held_out = open_data(holdout, task, columns) if holdout else None
-    line = open_line(model, task, records, held_out, digest_of(holdout) if holdout else None)
+    line = line_of(model, task, data, holdout, columns)
     rules = load_policy(policy)
     companions = rules.verification.companions if _edits(method) else None
     asked = read_ids(forget), choose_recipe(recipe, model), digest_of(data), _pairs(columns)
@@ -111,17 +112,10 @@ def _seed(given: int | None, problem: "Problem") -> int:
 def _params(method: str, text: str) -> dict[str, Any]:
     """The method's parameters, before any data is read. Raises BadParameters for an unknown method too."""
     from service.catalogue.methods import find_method
-    from service.errors import BadParameters
 
     if method != "auto":
         find_method(method)
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise BadParameters("--params must be a JSON object")
-    return found
+    return parse_params(text)
 
 
 def _refuse_useless(references: Path | None, method: str) -> None:
