@@ -28,7 +28,8 @@ GATES = (AUC, TPR, WORST, UTILITY)
 AUC_MARGIN = 0.05
 TPR_LIMIT = 0.05
 WORST_LIMIT = 0.65
-_REACH = 10
+REACH = 10
+"""A class stands for sets from its own size up to this many times as large."""
 
 
 class _Part(BaseModel):
@@ -242,7 +243,7 @@ def rules_digest(policy: Mapping[str, Any]) -> str:
 
 def class_of(document: Qualification, records: int) -> SizeClass | None:
     """The class that so many records belong to: the largest size they reach, within a factor of ten."""
-    sizes = [found for found in document.classes if found.size <= records < _REACH * found.size]
+    sizes = [found for found in document.classes if found.size <= records < REACH * found.size]
     return max(sizes, key=lambda found: found.size, default=None)
 
 

@@ -29,6 +29,7 @@ from workers.cli.common import (
 if TYPE_CHECKING:
     from service.verification.qualification import Qualification
     from workers.planning.problems import Line
+    from workers.qualification.costs import Cost
     from workers.qualification.runs import Setting
     from workers.references.tables import SideTable
 
@@ -45,9 +46,9 @@ def qualify(
     method: Annotated[str, typer.Option(help="A name from `lethe methods`.")],
     holdout: Holdout = None,
     params: Params = "{}",
-    sizes: Annotated[str, typer.Option(help="Records in a forget set; a set is a tenth of the data at most.")] = (
-        "1,10,100"
-    ),
+    sizes: Annotated[
+        str, typer.Option(help="Records in a forget set, such as 10,100; absent: what the policy lets be tried.")
+    ] = "",
     repetitions: Annotated[int, typer.Option(min=1, max=1000, help="Deletions of each size and design.")] = 20,
     out: Annotated[Path | None, typer.Option(help="File to write; absent: where jobs look for it.")] = None,
     work: Annotated[Path | None, typer.Option(help="Directory of the runs; one that was begun is gone on with.")] = (
@@ -67,25 +68,36 @@ def qualify(
     """
     with crashes_apart("qualify"):
         from service.verification.policy import load_policy
+        from workers.qualification.designs import default_sizes
         from workers.qualification.document import qualify as measured
 
-        wanted, chosen = _sizes(sizes), needed_recipe(recipe, model)
+        given, chosen, rules = _sizes(sizes), needed_recipe(recipe, model), load_policy(policy)
         line = line_of(model, task, data, holdout, columns)
+        wanted = given or default_sizes(rules.verification, len(line.people))
         sides = _sides(references, task, data, holdout)
-        source = chosen, load_policy(policy), digest_of(data), columns
+        source = chosen, rules, digest_of(data), columns
         setting = _setting(method, params, source, seed, sides.get("method"), work)
         if work is None:
             setting = _at_home(setting, line, wanted, repetitions)
         with running(device, seed, f"qualify {method}") as context:
-            found = measured(setting, line, wanted, repetitions, context, sides.get("gate"))
+            found = measured(setting, line, wanted, repetitions, context, sides.get("gate"), _announce)
         path = _write(found, out)
     _show(found, path, as_json)
     raise typer.Exit(EXITS[found.verdict])
 
 
+def _announce(cost: "Cost") -> None:
+    """On standard error, before anything is begun: whoever types this should know how long it will take."""
+    for sentence in cost.sentences:
+        typer.echo(f"lethe: {sentence}", err=True)
+
+
 def _sizes(text: str) -> list[int]:
+    """The sizes asked for; none for an empty text."""
     from service.errors import BadParameters
 
+    if not text.strip():
+        return []
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdigit() and int(word) for word in words):
         raise BadParameters(f"--sizes {text!r}: write numbers of records such as 1,10,100")

@@ -15,10 +15,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from service.verification.policy import VerificationPolicy
+from service.verification.qualification import REACH
 from workers.modeling.records import MemoryRecords, Records
 
 RANDOM, MEMORISED, DUPLICATED, CANARY = "random", "memorised", "duplicated", "canary"
 SIZES = (1, 10, 100)
+"""Of which those are the default that stand for sets on which an approximate attempt could pass."""
 LARGEST_SHARE = 0.1
 """Of the data, for one forget set and for all sets that one retrain leaves out."""
 COPIES = 2
@@ -57,6 +60,18 @@ class Source:
     def pool(self, size: int) -> NDArray[Any]:
         """The ids that a forget set of this size is drawn from."""
         return self.ids[: max(2 * size, int(_HARDEST * len(self.ids)))] if self.ranked else self.ids
+
+
+def default_sizes(policy: VerificationPolicy, records: int) -> list[int]:
+    """Sizes of forget sets worth qualifying: those whose class holds a set that the gate could let pass, and that fit.
+
+    A class of size s stands for up to ten times as many records. By the default policy no approximate attempt can pass
+    on fewer than 33 records, so that the class of single ones would be measured for nothing. Never none: the smallest
+    of SIZES where nothing else is left.
+    """
+    smallest = min(int(size) for size in policy.auc_margin)
+    fitting = [size for size in SIZES if size <= LARGEST_SHARE * records]
+    return [size for size in fitting if REACH * size > smallest] or [fitting[-1] if fitting else SIZES[0]]
 
 
 def draw_jobs(

@@ -5,7 +5,7 @@ by the day the first run was begun, so that going on later does not make it youn
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -19,6 +19,7 @@ from workers.modeling.progress import part_of, timed
 from workers.modeling.recipe import recipe_digest
 from workers.modeling.training_record import package_versions
 from workers.planning.problems import Line
+from workers.qualification.costs import Cost, cost_of
 from workers.qualification.designs import (
     DUPLICATED,
     LARGEST_SHARE,
@@ -59,10 +60,12 @@ def qualify(
     repetitions: int,
     context: Context,
     memorization: SideTable | None = None,
+    announce: Callable[[Cost], None] | None = None,
 ) -> Qualification:
     """Run what is not finished of the simulated deletions, and answer the document.
 
-    `memorization`: a side of a reference pool that says which records are memorised. Raises BadParameters where there
+    `memorization`: a side of a reference pool that says which records are memorised. `announce` is told the cost of
+    what is left before any of it is begun. Raises BadParameters where there
     are no held-out records, no set fits, or the work directory is another qualification's; Cancelled between two packs;
     and what methods, trainings and evaluations raise.
     """
@@ -71,6 +74,9 @@ def qualify(
     facts = facts_of(setting, line, sizes, repetitions)
     begun = _begin(setting, facts)
     simulation, copies = _simulation(setting, line, sizes, repetitions, memorization)
+    if announce is not None:
+        packs = [*simulation.base, *simulation.planted]
+        announce(cost_of(setting, line, packs, len(copies) if copies is not None else 0))
     _work_off(setting, line, copies, simulation, timed(context))
     classes = [found for size in sizes if (found := _class(setting, simulation.jobs, size)) is not None]
     facts |= {"issued": begun, "valid_until": begun + VALID, "records": len(line.people), "classes": classes}

@@ -34,7 +34,10 @@ def test_a_method_that_does_nothing_is_not_qualified(
     words = words_of(shelf, "do_nothing", tmp_path / "w", *SMALL, "--json")
     assert main(words) == 1
     found = load_qualification(tmp_path / "w.json")
-    assert json.loads(capsys.readouterr().out) == found.as_json()
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == found.as_json()
+    assert "3 simulated deletions beside 3 trainings are left to run: about" in printed.err
+    assert "size 5: 15 records in all are likely too few, an AUC known within 0.05 takes some 286" in printed.err
     assert (found.method, found.params, found.verdict) == ("do_nothing", {}, "not qualified")
     assert found.valid_until - found.issued == VALID
     (five,) = found.classes
