@@ -1,8 +1,9 @@
-"""What the gate's self-test is made of: digits, one a person but for one with many, forget sets of four kinds."""
+"""What the gate's self-test is made of: generated records on disk, one a person but for a few people with many, and
+retrains that each leave out ten disjoint forget sets."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,64 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.reference_world import BIG_SUBJECT, World
-from workers.demo.digits import png
+from benchmarks.gate_data import CLASSES, Made, Maker
+from benchmarks.reference_world import World
+from service.catalogue.recipes import Recipe, parse_recipe
+from workers.modeling.directories import sha256_json
+from workers.modeling.records import MemoryRecords
+from workers.modeling.tokenizers import train_tokenizer
 
-TRAIN = 950
-NOISE = 0.15
-SIZE = 48
-BIG = 40
-RANDOM, MISLABELLED, ONE_CLASS, ONE_PERSON = "random", "mislabelled", "one class", "one person"
+BIG, BIG_PEOPLE = 40, 5
+RANDOM, SMALL, MISLABELLED, ONE_CLASS, ONE_PERSON = "random", "random, few", "mislabelled", "of one class", "one person"
+WHOLE_CLASS = "whole class"
+SMALL_SIZE = 48
+TOKENIZER_TEXTS = 2000
+_PUBLIC = 1_000_003  # seed of the texts that the tokenizer is made from: no record of the world is among them
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One task of the self-test: its records, recipe and sizes.
+
+    `sizes`: for random, mislabelled and one-class sets how many of them a retrain leaves out, and of how many records.
+    `whole_classes`: how many classes are left out as a whole, by a retrain each. `entries` of the tokenizer.
+    """
+
+    name: str
+    told: str
+    task: str
+    make: Maker
+    train: int
+    held_out: int
+    recipe: Mapping[str, object]
+    sizes: Mapping[str, tuple[int, int]]
+    whole_classes: int = 0
+    entries: int | None = None
+
+    def small(self) -> "Plan":
+        """One set of each kind in a world of 1,800 records: enough to see that everything runs."""
+        sizes = {kind: (1, size) for kind, (_, size) in self.sizes.items()}
+        return replace(self, train=1800, held_out=800, sizes=sizes, whole_classes=0)
+
+    def digest(self, retrains: int) -> str:
+        """Eight digits that change with everything that the models of so many retrains are made of."""
+        made = [
+            self.make.__name__,
+            self.train,
+            self.held_out,
+            self.recipe,
+            self.sizes,
+            self.whole_classes,
+            self.entries,
+        ]
+        return sha256_json([*made, retrains])[:8]
+
+    def recipe_in(self, folder: Path) -> Recipe:
+        """The bare recipe, with the tokenizer that lies in the folder of the world."""
+        content = json.loads(json.dumps(self.recipe))
+        if self.entries is not None:
+            content["model"]["tokenizer"] = str(folder / "tokenizer")
+        return parse_recipe(content).bare()
 
 
 @dataclass(frozen=True)
@@ -45,47 +96,72 @@ class GateWorld(World):
         return found
 
 
-def make_gate_world(folder: Path, retrains: int) -> GateWorld:
-    """Write the data and draw the forget sets: so many retrains with five sets each, and one for each class."""
-    from sklearn.datasets import load_digits
+def open_gate_world(plan: Plan, folder: Path, retrains: int) -> GateWorld:
+    """The world in a folder; written there where it is not yet: data, tokenizer, and so many retrains' forget sets."""
+    if not (folder / "sets.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_world(plan, folder, retrains)
+    labels = None if plan.task == "causal-lm" else CLASSES
+    return GateWorld(folder, plan.task, plan.recipe_in(folder), labels)
 
+
+def _write_world(plan: Plan, folder: Path, retrains: int) -> None:
     draw = np.random.default_rng(0)
-    data = load_digits()
-    order = draw.permutation(len(data.target))
-    wrong = draw.random(len(order)) < NOISE
-    labels = np.where(wrong, (data.target[order] + draw.integers(1, 10, len(order))) % 10, data.target[order])
-    images = [png(data.images[at]) for at in order]
-    _write(folder / "train.parquet", images, labels, range(TRAIN))
-    _write(folder / "held_out.parquet", images, labels, range(TRAIN, len(order)))
-    sets = _drawn(labels[:TRAIN], wrong[:TRAIN], retrains, draw)
+    made = plan.make(plan.train + plan.held_out, draw)
+    _write(folder / "train.parquet", made, range(plan.train))
+    _write(folder / "held_out.parquet", made, range(plan.train, plan.train + plan.held_out))
+    if plan.entries is not None:
+        _write_tokenizer(plan, folder / "tokenizer", plan.entries)
+    sets = _drawn(plan, made, retrains, draw)
+    # Last, and at once: without it a world that was interrupted is made again.
     (folder / "sets.json").write_text(json.dumps([vars(each) for each in sets]))
-    return GateWorld(folder)
+
+
+def _write_tokenizer(plan: Plan, folder: Path, entries: int) -> None:
+    made = plan.make(TOKENIZER_TEXTS, np.random.default_rng(_PUBLIC))
+    ids = _ids(range(TOKENIZER_TEXTS))
+    records = MemoryRecords(plan.task, ids, ids, made.columns)
+    train_tokenizer(records, entries, plan.recipe_in(folder.parent).training.max_length).save_pretrained(str(folder))
 
 
 def _ids(rows: Sequence[int]) -> list[str]:
-    return [f"digit-{at:05d}" for at in rows]
+    return [f"record-{at:05d}" for at in rows]
 
 
-def _write(path: Path, images: list[bytes], labels: NDArray[np.int64], rows: range) -> None:
+def _write(path: Path, made: Made, rows: range) -> None:
+    people = BIG * BIG_PEOPLE
     columns = {
         "record_id": _ids(rows),
-        # The first ones of the training are one person with many records.
-        "subject_id": [BIG_SUBJECT if at < BIG else f"person-{at:05d}" for at in rows],
-        "image": [images[at] for at in rows],
-        "label": [int(labels[at]) for at in rows],
+        # The first ones of the training are a few people with many records.
+        "subject_id": [f"big-{at // BIG}" if at < people else f"person-{at:05d}" for at in rows],
     }
+    columns |= {role: values[rows.start : rows.stop] for role, values in made.columns.items()}
     pq.write_table(pa.table(columns), path)
 
 
-def _drawn(labels: NDArray[np.int64], wrong: NDArray[np.bool_], retrains: int, draw: np.random.Generator) -> list[Set]:
-    """Five disjoint sets for each retrain: two random, two mislabelled, the person with many records; then classes."""
-    sets = []
+def _drawn(plan: Plan, made: Made, retrains: int, draw: np.random.Generator) -> list[Set]:
+    """Ten disjoint sets for each retrain, then the whole classes."""
+    sets: list[Set] = []
     for number in range(retrains):
-        name = f"retrain-{number:02d}"
-        bad = draw.permutation(np.flatnonzero(wrong[BIG:]) + BIG)[: 2 * SIZE]
-        rest = draw.permutation(np.setdiff1d(np.arange(BIG, len(labels)), bad))[: 2 * SIZE]
-        for kind, rows in ((MISLABELLED, bad), (RANDOM, rest)):
-            sets += [Set(name, kind, _ids(rows[at : at + SIZE].tolist())) for at in (0, SIZE)]
-        sets.append(Set(name, ONE_PERSON, _ids(range(BIG))))
-    classes = range(min(retrains, 10))
-    return [*sets, *(Set(f"class-{c}", ONE_CLASS, _ids(np.flatnonzero(labels == c).tolist())) for c in classes)]
+        taken = np.zeros(plan.train, dtype=bool)
+        taken[: BIG * BIG_PEOPLE] = True
+        name, person = f"retrain-{number:02d}", number % BIG_PEOPLE
+        for kind, (count, size) in plan.sizes.items():
+            for at in range(count):
+                allowed = ~taken & _allowed(kind, made, plan.train, count * number + at)
+                rows = draw.choice(np.flatnonzero(allowed), size, replace=False)
+                taken[rows] = True
+                sets.append(Set(name, kind, _ids(sorted(rows.tolist()))))
+        sets.append(Set(name, ONE_PERSON, _ids(range(person * BIG, (person + 1) * BIG))))
+    for one in range(min(retrains, plan.whole_classes)):
+        rows = np.flatnonzero(made.groups[: plan.train] == one)
+        sets.append(Set(f"class-{one}", WHOLE_CLASS, _ids(rows.tolist())))
+    return sets
+
+
+def _allowed(kind: str, made: Made, train: int, turn: int) -> NDArray[np.bool_]:
+    if kind == MISLABELLED:
+        return made.odd[:train]
+    if kind == ONE_CLASS:
+        return np.asarray(made.groups[:train] == turn % CLASSES)
+    return np.ones(train, dtype=bool)

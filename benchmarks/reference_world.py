@@ -38,9 +38,15 @@ RECIPE = Recipe.model_validate(
 
 @dataclass(frozen=True)
 class World:
-    """The folder of a run: data, the served model, pools, and retrained models."""
+    """The folder of a run: data, the served model, pools, and retrained models; what it trains, and by which recipe.
+
+    `labels`: classes of a classifier, None for a language model.
+    """
 
     folder: Path
+    task: str = TASK
+    recipe: Recipe = RECIPE
+    labels: int | None = 10
 
     @property
     def served(self) -> Path:
@@ -48,7 +54,7 @@ class World:
 
     def records(self, part: str) -> RecordTable:
         """Records of "train" or "held_out"."""
-        return open_records(self.folder / f"{part}.parquet", TASK)
+        return open_records(self.folder / f"{part}.parquet", self.task)
 
     def retrained(self, name: str, seed: int) -> Path:
         """The directory of a model that never saw a forget set."""
@@ -134,12 +140,13 @@ def _train(job: Job) -> None:
     world, context = _worlds[0], Context(torch.device("cpu"), threads=1)
     train, held_out = _opened["train"], _opened["held_out"]
     if job.pool is not None:
-        materials = Materials(world.served, train, held_out, RECIPE, DIGEST, HELD_OUT_DIGEST, {})
+        materials = Materials(world.served, train, held_out, world.recipe, DIGEST, HELD_OUT_DIGEST, {})
         train_member(Pool(job.pool, read_facts(job.pool)), job.seed, materials, context)
     elif job.forget is not None:
         kept = train.without(world.forget_sets()[job.forget])
-        known = Provenance(DIGEST, HELD_OUT_DIGEST, num_labels=10, prepared=world.served)
-        train_by_recipe(RECIPE, kept, world.retrained(job.forget, job.seed), job.seed, context, known)
+        known = Provenance(DIGEST, HELD_OUT_DIGEST, num_labels=world.labels, prepared=world.served)
+        train_by_recipe(world.recipe, kept, world.retrained(job.forget, job.seed), job.seed, context, known)
     else:
         recorded = replace(context, recorder=TrainingRecorder)
-        train_by_recipe(RECIPE, train, world.served, job.seed, recorded, Provenance(DIGEST, HELD_OUT_DIGEST))
+        known = Provenance(DIGEST, HELD_OUT_DIGEST, num_labels=world.labels)
+        train_by_recipe(world.recipe, train, world.served, job.seed, recorded, known)
