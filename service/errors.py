@@ -7,11 +7,18 @@
     ├── Unauthorized            401  unauthorized
     │   └── KeyExpired          401  key_expired
     ├── Forbidden               403  forbidden
+    │   └── PolicyForbids       403  policy_forbids
     ├── NotFound                404  not_found
     ├── MethodNotAllowed        405  method_not_allowed
     ├── Conflict                409  conflict
     │   ├── ReportNotReady      409  report_not_ready
-    │   └── TooLate             409  too_late
+    │   ├── TooLate             409  too_late
+    │   ├── NotWaiting          409  not_waiting
+    │   ├── JobNotFailed        409  job_not_failed
+    │   ├── NotReleasable       409  not_releasable
+    │   ├── CandidateUnusable   409  candidate_unusable
+    │   ├── RequestsChanged     409  requests_changed
+    │   └── Outdated            409  outdated
     ├── Gone                    410  gone
     ├── BodyTooLarge            413  body_too_large
     ├── Invalid                 422  invalid
@@ -20,6 +27,7 @@
     │   ├── UnknownIdentifier   422  unknown_identifier_type
     │   ├── EmptySubject        422  empty_subject
     │   ├── IdempotencyMismatch 422  idempotency_mismatch
+    │   ├── UnknownAttempt      422  unknown_attempt
     │   ├── BadDataset          422  bad_dataset
     │   ├── BadModel            422  bad_model
     │   ├── BadRecipe           422  bad_recipe
@@ -96,6 +104,10 @@ class Forbidden(LetheError):
     status, code, title = 403, "forbidden", "The key lacks the role"
 
 
+class PolicyForbids(Forbidden):
+    code, title = "policy_forbids", "The policy does not allow it"
+
+
 class NotFound(LetheError):
     status, code, title = 404, "not_found", "Not found"
 
@@ -114,6 +126,30 @@ class ReportNotReady(Conflict):
 
 class TooLate(Conflict):
     code, title = "too_late", "Too late for this action"
+
+
+class NotWaiting(Conflict):
+    code, title = "not_waiting", "Nothing waits for a reviewer"
+
+
+class JobNotFailed(Conflict):
+    code, title = "job_not_failed", "The job has not failed"
+
+
+class NotReleasable(Conflict):
+    code, title = "not_releasable", "The attempt cannot be released"
+
+
+class CandidateUnusable(Conflict):
+    code, title = "candidate_unusable", "The candidate is gone or changed"
+
+
+class RequestsChanged(Conflict):
+    code, title = "requests_changed", "The requests of the job have changed"
+
+
+class Outdated(Conflict):
+    code, title = "outdated", "The model has moved on"
 
 
 class Gone(LetheError):
@@ -146,6 +182,10 @@ class EmptySubject(Invalid):
 
 class IdempotencyMismatch(Invalid):
     code, title = "idempotency_mismatch", "Idempotency-Key was used with another body"
+
+
+class UnknownAttempt(Invalid):
+    code, title = "unknown_attempt", "Unknown attempt"
 
 
 class BadDataset(Invalid):

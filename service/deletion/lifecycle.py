@@ -28,6 +28,20 @@ def mark_running(session: Session, request_ids: Sequence[str], job_id: str) -> N
     audit.record_all(session, "request.running", actor="scheduler", events=events)
 
 
+def resume(session: Session, request_ids: Sequence[str], job_id: str, actor: str) -> None:
+    """A failed job goes on with these requests. One that has failed for another model too stays `failed`.
+
+    They are locked first: whoever cancels or retries one of them comes before this or after it.
+    """
+    these = DeletionRequest.id.in_(request_ids)
+    session.execute(select(DeletionRequest.id).where(these).order_by(DeletionRequest.id).with_for_update())
+    held = repository.failed_elsewhere(session, job_id, request_ids)
+    failed = and_(these, DeletionRequest.status == "failed", DeletionRequest.id.not_in(held))
+    ids = list(session.scalars(select(DeletionRequest.id).where(failed).order_by(DeletionRequest.id)))
+    _run(session, update(DeletionRequest).where(failed).values(status="running", reason=None))
+    audit.record_all(session, "request.running", actor=actor, events=[(each, {"job": job_id}) for each in ids])
+
+
 def set_progress(session: Session, job_id: str, stage: str, progress: float, attempts: int) -> None:
     """Show a job's progress (0..1) on its requests: the mean over a request's targets, never going back."""
     mine = select(RequestTarget.request_id).where(RequestTarget.job_id == job_id, RequestTarget.outcome.is_(None))

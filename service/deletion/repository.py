@@ -39,8 +39,8 @@ _INSERT_REQUESTS = Insert(
 _INSERT_TARGETS = Insert(RequestTarget.__table__, "id", "request_id", "model_id", "model_name")
 _INSERT_SUPPRESSED = Insert(SuppressionEntry.__table__, "id", "pseudonym", "request_id", "created_at")
 
-# Named, not imported: jobs are a layer above. Only which jobs have ended is asked.
-_JOBS = table("jobs", column("id"), column("status"))
+# Named, not imported: jobs are a layer above. Asked is which have ended or wait for a person.
+_JOBS = table("jobs", column("id"), column("status"), column("waits_for"))
 
 
 def insert_drafts(session: Session, drafts: Sequence[Draft], actor: str) -> None:
@@ -134,6 +134,26 @@ def free_targets(session: Session, request_id: str) -> list[str]:
     session.execute(free.execution_options(synchronize_session=False))
     waiting = select(RequestTarget.model_id).where(unfinished, RequestTarget.job_id.is_(None))
     return sorted(session.scalars(waiting))
+
+
+def let_go_on(session: Session, request_id: str) -> list[str]:
+    """A request leaves its jobs: one that waits for a person looks again what is left of it.
+
+    Answers those that have ended without an outcome: nobody can release what they made any more.
+    """
+    mine = and_(RequestTarget.request_id == request_id, RequestTarget.outcome.is_(None))
+    jobs = select(RequestTarget.job_id).where(mine, RequestTarget.job_id.is_not(None))
+    waiting = update(_JOBS).where(_JOBS.c.id.in_(jobs), _JOBS.c.waits_for.is_not(None))
+    session.execute(waiting.values(waits_for=None))
+    ended = select(_JOBS.c.id).where(_JOBS.c.id.in_(jobs), _JOBS.c.status == "failed")
+    return sorted(session.scalars(ended))
+
+
+def failed_elsewhere(session: Session, job_id: str, request_ids: Sequence[str]) -> list[str]:
+    """Those of the requests that another job than this one has failed, too."""
+    failed = select(_JOBS.c.id).where(_JOBS.c.status == "failed", _JOBS.c.id != job_id)
+    theirs = and_(RequestTarget.request_id.in_(request_ids), RequestTarget.outcome.is_(None))
+    return sorted(session.scalars(select(RequestTarget.request_id).where(theirs, RequestTarget.job_id.in_(failed))))
 
 
 def filtered(

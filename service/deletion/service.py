@@ -27,6 +27,7 @@ from service.errors import (
     UnknownModel,
 )
 from service.notify import outbox
+from service.registry import service as registry
 from service.registry.pages import Page, rows_of
 from service.registry.service import intake_models, model_ids
 from service.settings import get_settings
@@ -166,6 +167,7 @@ def cancel(request_id: str, principal: Principal) -> dict[str, Any]:
         gone = {"status": "cancelled", "sealed": None, "data_key": None, "cancellable": False}
         if not repository.change(session, request_id, STEPS["cancel"], DeletionRequest.cancellable, **gone):
             raise _refusal(session, request_id, "cancelled", TooLate)
+        _leave_jobs(session, request_id)
         _give_up(session, request_id)
         return _done(session, request_id, "request.cancelled", principal, {})
 
@@ -190,6 +192,7 @@ def retry(request_id: str, principal: Principal) -> dict[str, Any]:
         fresh = {"status": "accepted", "reason": None, "stage": None, "progress": 0.0}
         if not repository.change(session, request_id, STEPS["retry"], **fresh):
             raise _refusal(session, request_id, "retried")
+        _leave_jobs(session, request_id)
         models = repository.free_targets(session, request_id)
         outbox.put_all(session, outbox.REQUEST_ACCEPTED, models, clock(session))
         return _done(session, request_id, "request.retried", principal, {"models": models})
@@ -211,6 +214,12 @@ def _refusal(session: Session, request_id: str, action: str, kind: type[Conflict
     if action == "extended" and request is not None and request.extended_at is not None:
         return Conflict("the request has been extended before; there is one extension")
     return kind(f"the request is {status} and cannot be {action}")
+
+
+def _leave_jobs(session: Session, request_id: str) -> None:
+    """What an ended job has kept for a reviewer covers requests that are no longer together: it ends now."""
+    for job_id in repository.let_go_on(session, request_id):
+        registry.condemn_job_files(session, job_id, clock(session))
 
 
 def _give_up(session: Session, request_id: str) -> None:

@@ -38,13 +38,16 @@ def _ttl() -> timedelta:
 
 
 def claim(job_id: str, stage: str, owner: str) -> Claim | None:
-    """Take the lease if the job is open, at that stage, and nobody holds it; None means: drop the message."""
+    """Take the lease if the job is open, at that stage, waits for no person and nobody holds it.
+
+    None means: drop the message.
+    """
     with transaction() as session:
         now = clock(session)
         free = or_(Job.lease_until.is_(None), Job.lease_until < now)
         statement = (
             update(Job)
-            .where(Job.id == job_id, Job.stage == stage, Job.status.in_(OPEN), free)
+            .where(Job.id == job_id, Job.stage == stage, Job.status.in_(OPEN), Job.waits_for.is_(None), free)
             .values(
                 status="running",
                 owner=owner,

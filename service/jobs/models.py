@@ -13,7 +13,9 @@ class Job(Base):
     """One run for one model. The row is the truth; a message only says "look at job N".
 
     `fence` grows with every claim: whoever holds an older number can no longer write. Statuses: queued, running,
-    completed, failed, cancelled. `stage` is the next stage to run, or the one that runs.
+    completed, failed, cancelled. `stage` is the next stage to run, or the one that runs. `waits_for` names the person
+    without whom no worker takes it up. `review` is what a reviewer decided on the publication of an attempt:
+    {kind: released or approved, attempt, at, key_id, reason, reason_sha256}.
     """
 
     __tablename__ = "jobs"
@@ -42,6 +44,7 @@ class Job(Base):
     sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     sends: Mapped[int] = mapped_column(Integer, default=0)
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+    waits_for: Mapped[str | None] = mapped_column(String(20))
     base_version_id: Mapped[str | None] = mapped_column(String(40))
     new_version_id: Mapped[str | None] = mapped_column(String(40))
     policy: Mapped[dict[str, Any]] = mapped_column(JSON)
@@ -50,6 +53,7 @@ class Job(Base):
     scope: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     verdict: Mapped[str | None] = mapped_column(String(20))
     grade: Mapped[str | None] = mapped_column(String(2))
+    review: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     device: Mapped[str | None] = mapped_column(String(40))
     progress: Mapped[float] = mapped_column(default=0.0)
@@ -62,7 +66,10 @@ class Job(Base):
 
 
 class Attempt(Base):
-    """One rung of the ladder. States: running, proposed, passed, failed, inconclusive, error."""
+    """One rung of the ladder. States: running, proposed, passed, failed, inconclusive, error, superseded, released.
+
+    `released`: inconclusive, and a reviewer lets it be published all the same.
+    """
 
     __tablename__ = "attempts"
     __table_args__ = (Index("ix_attempts_job_number", "job_id", "number", unique=True),)

@@ -1,4 +1,4 @@
-"""GET /v1/jobs, /v1/jobs/{id} and its event stream."""
+"""/v1/jobs: reading, the event stream of a job, and what a reviewer decides on its publication."""
 
 import asyncio
 import json
@@ -12,16 +12,21 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from service.auth.guards import require
-from service.auth.http import problems
-from service.database import reading
-from service.errors import Invalid, NotFound
-from service.jobs import events, service
+from service.auth.http import body_problems, json_body, parse, problems, takes
+from service.auth.service import Principal
+from service.database import clock, reading
+from service.deletion import lifecycle
+from service.errors import Conflict, Invalid, NotFound
+from service.jobs import events, reviews, service
 from service.jobs.leases import OPEN
 from service.jobs.models import Job
-from service.jobs.schemas import job_view
+from service.jobs.schemas import Approval, Release, job_view
 from service.registry.pages import Page, page_of
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(require("reviewer", "auditor", "operator"))])
+
+Reviewer = Annotated[Principal, Depends(require("reviewer"))]
+Body = Annotated[bytes, Depends(json_body)]
 
 _POLL_SECONDS = 0.3
 _HEARTBEAT_SECONDS = 15.0
@@ -47,7 +52,28 @@ def read_job(job_id: str) -> dict[str, Any]:
 
 
 def _view(session: Any, job: Job) -> dict[str, Any]:
-    return job_view(job, service.attempts_of(session, job.id), service.requests_of(session, job.id))
+    requests = service.requests_of(session, job.id)
+    due_at = lifecycle.earliest_due(session, requests) or job.due_at
+    attempts = service.attempts_of(session, job.id)
+    offer = service.release_offer(job, attempts, requests)
+    return job_view(job, attempts, requests, due_at, clock(session)) | {"releasable": offer}
+
+
+@router.post("/{job_id}/release", responses=body_problems(NotFound, Conflict), openapi_extra=takes(Release))
+def release_attempt(job_id: str, principal: Reviewer, raw: Body) -> dict[str, Any]:
+    """Publish an inconclusive attempt of a failed job all the same, where its policy has `approval.override`."""
+    body = parse(Release, raw)
+    reviews.release(job_id, body.attempt, body.reason, principal)
+    return read_job(job_id)
+
+
+@router.post(
+    "/{job_id}/approve-publication", responses=body_problems(NotFound, Conflict), openapi_extra=takes(Approval)
+)
+def approve_publication(job_id: str, principal: Reviewer, raw: Body) -> dict[str, Any]:
+    """Let a job go on that waits before its publication, where its policy has `approval.publication`."""
+    reviews.approve(job_id, parse(Approval, raw).attempt, principal)
+    return read_job(job_id)
 
 
 @router.get(

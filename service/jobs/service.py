@@ -1,5 +1,6 @@
 """What can happen to a job as a whole: progress, failure, cancellation, messages that are due, and reading."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,10 @@ from service.jobs.models import Attempt, Job
 from service.jobs.stages import overall_progress
 from service.registry import repository as registry
 from service.settings import get_settings
+from service.verification.policy import Policy
+from service.verification.release import why_not_releasable
+
+REVIEWER = "reviewer"
 
 
 def get_job(session: Session, job_id: str) -> Job:
@@ -40,6 +45,11 @@ def requests_of(session: Session, job_id: str) -> list[str]:
         .order_by(RequestTarget.request_id)
     )
     return list(session.scalars(query))
+
+
+def scope_requests(job: Job) -> list[str]:
+    """Ids of the requests that resolve found the records of; empty before it has run."""
+    return sorted((job.scope or {}).get("requests", {}))
 
 
 def is_abandoned(job_id: str) -> bool:
@@ -79,12 +89,50 @@ def fail(job_id: str, fence: int, error: JobError) -> None:
     with leases.fenced(job_id, fence) as session:
         cause = {"code": error.code, "detail": error.detail, "stage": get_job(session, job_id).stage}
         leases.finish(session, job_id, "failed", error=cause)
-        registry.condemn_job_files(session, job_id, clock(session))
         unfinished = update(Attempt).where(Attempt.job_id == job_id, Attempt.state.in_(("running", "proposed")))
         session.execute(unfinished.values(state="error", error=cause, finished_at=clock(session)))
+        # Released and not published all the same, for a full disk say: it may be released once more.
+        back = update(Attempt).where(Attempt.job_id == job_id, Attempt.state == "released")
+        session.execute(back.values(state="inconclusive"))
+        _date_files(session, job_id)
         lifecycle.mark_failed(session, job_id, error.detail)
         audit.record(session, "job.failed", actor="worker", ref=job_id, data=cause)
         events.emit(session, job_id, "done", status="failed", error=cause)
+
+
+def _date_files(session: Session, job_id: str) -> None:
+    """The files of a failed job end at once, unless a reviewer may still release one of its candidates."""
+    now = clock(session)
+    registry.condemn_job_files(session, job_id, now)
+    job = get_job(session, job_id)
+    if releasable(job, attempts_of(session, job_id)):
+        keep = Policy.model_validate(job.policy).retention.destroy_retired_after_timedelta
+        registry.date_job_files(session, job_id, now + keep)
+
+
+def releasable(job: Job, attempts: Sequence[Attempt]) -> list[int]:
+    """Numbers of the attempts that policy and gate let a reviewer release, once the job has failed."""
+    if not Policy.model_validate(job.policy).approval.override:
+        return []
+    judged = [row for row in attempts if row.state == "inconclusive" and row.verification and row.candidate_path]
+    return [row.number for row in judged if why_not_releasable(row.verification or {}) is None]
+
+
+def release_offer(job: Job, attempts: Sequence[Attempt], requests: Sequence[str]) -> dict[str, Any] | None:
+    """Which attempts of a failed job a reviewer may release, and until when; None where none."""
+    whole = list(requests) == scope_requests(job)
+    if job.status != "failed" or job.finished_at is None or not whole:
+        return None
+    numbers = releasable(job, attempts)
+    keep = Policy.model_validate(job.policy).retention.destroy_retired_after_timedelta
+    return {"attempts": numbers, "until": (job.finished_at + keep).isoformat()} if numbers else None
+
+
+def hold(session: Session, job_id: str) -> None:
+    """Within `fenced`: the job waits before its publication. No message goes out until a reviewer or a cancellation
+    lets it go on (`reviews.approve`, `deletion.service.cancel`)."""
+    leases.move_on(session, job_id, "publish", waits_for=REVIEWER)
+    events.emit(session, job_id, "stage", stage="publish", status="waiting", waits_for=REVIEWER)
 
 
 def cancel(job_id: str, fence: int) -> None:
@@ -99,7 +147,7 @@ def cancel(job_id: str, fence: int) -> None:
 def restart(session: Session, job_id: str, why: str) -> None:
     """Within `fenced`: begin again at resolve, because the set of requests has shrunk. Old attempts are superseded."""
     session.execute(update(Attempt).where(Attempt.job_id == job_id).values(state="superseded"))
-    leases.move_on(session, job_id, "resolve", plan=None, scope=None, verdict=None, grade=None)
+    leases.move_on(session, job_id, "resolve", plan=None, scope=None, verdict=None, grade=None, review=None)
     audit.record(session, "job.restarted", actor="worker", ref=job_id, data={"why": why})
     events.emit(session, job_id, "stage", stage="resolve", status="queued", why=why)
 
@@ -110,7 +158,8 @@ def take_messages() -> list[tuple[str, str]]:
     with transaction() as session:
         now = clock(session)
         free = or_(Job.lease_until.is_(None), Job.lease_until < now)
-        query = select(Job).where(Job.status.in_(leases.OPEN), free).order_by(Job.created_at).limit(200)
+        ready = (Job.status.in_(leases.OPEN), Job.waits_for.is_(None), free)
+        query = select(Job).where(*ready).order_by(Job.created_at).limit(200)
         due = []
         for job in session.scalars(query.with_for_update(skip_locked=True)):
             wait = timedelta(seconds=settings.resend_seconds * min(2**job.sends, 64))

@@ -62,6 +62,21 @@ def mark_job_artefacts_destroyed(session: Session, job_id: str, now: datetime) -
     return len(gone)
 
 
+def keep_job_files(session: Session, job_id: str) -> bool:
+    """An ended job is opened again: its folder loses its date. False where it is gone, or a sweeper has just taken it.
+
+    Called within the transaction that opens the job.
+    """
+    query = select(Artefact).where(Artefact.job_id == job_id, Artefact.kind == repository.JOB_FILES)
+    rows = list(session.scalars(query.where(Artefact.destroyed_at.is_(None))))
+    for row in rows:
+        repository.lock_path(session, Path(row.path))
+        if not Path(row.path).is_dir():
+            return False
+    repository.date_job_files(session, job_id, None)
+    return bool(rows)
+
+
 def sweep_destroyed(now: datetime) -> int:
     """Destroy versions and artefacts whose date has come; answers how many. Safe to repeat after a crash."""
     with reading() as session:

@@ -14,6 +14,9 @@ from service.registry.files import digest_file
 from service.registry.models import Artefact, Model, Version
 from service.settings import get_settings
 
+JOB_FILES = "job-files"
+"""Kind of the folder of a job: its forget set, candidates and score tables."""
+
 
 def version_path(name: str, digest: str) -> Path:
     """Where a version of a model lies: content-addressed, so that placing it twice is harmless."""
@@ -85,6 +88,12 @@ def condemn_job_files(session: Session, job_id: str, now: datetime) -> None:
     """A job has ended without a result: the next sweep destroys its forget set, candidates and scores."""
     left = update(Artefact).where(Artefact.job_id == job_id, Artefact.destroyed_at.is_(None))
     session.execute(left.values(destroy_by=now))
+
+
+def date_job_files(session: Session, job_id: str, destroy_by: datetime | None) -> None:
+    """Give the folder of a job another end, or none while it is open."""
+    folder = update(Artefact).where(Artefact.job_id == job_id, Artefact.kind == JOB_FILES)
+    session.execute(folder.where(Artefact.destroyed_at.is_(None)).values(destroy_by=destroy_by))
 
 
 def condemn_retired(session: Session, model_id: str, destroy_by: datetime) -> None:

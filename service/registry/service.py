@@ -15,12 +15,19 @@ from service.database import new_id, reading
 from service.datasets.models import Dataset, Tombstone
 from service.errors import Conflict
 from service.registry import repository
-from service.registry.destruction import mark_job_artefacts_destroyed, sweep_destroyed, track_artefact
+from service.registry.destruction import (
+    keep_job_files,
+    mark_job_artefacts_destroyed,
+    sweep_destroyed,
+    track_artefact,
+)
 from service.registry.manifests import describe_version
 from service.registry.models import Model, Version
 from service.registry.pools import pool_of
 from service.registry.registration import register_model
 from service.registry.repository import (
+    JOB_FILES,
+    condemn_job_files,
     get_model,
     get_version,
     list_models,
@@ -31,11 +38,14 @@ from service.registry.repository import (
 from service.settings import get_settings
 
 __all__ = [
+    "JOB_FILES",
     "IntakeModel",
     "activate",
+    "condemn_job_files",
     "get_model",
     "get_version",
     "intake_models",
+    "keep_job_files",
     "list_models",
     "mark_job_artefacts_destroyed",
     "model_ids",

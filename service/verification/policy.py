@@ -218,8 +218,6 @@ def load_policy(path: Path | None) -> Policy:
         place = ".".join(str(part) for part in fault["loc"])
         raise BadPolicy(f"{path}: {place}: {fault['msg'].removeprefix('Value error, ')}") from error
     # Not in the model itself: a policy that is stored with a job stays readable when a method has left the catalogue.
-    if policy.approval.publication:
-        raise BadPolicy(f"{path}: approval.publication cannot be required yet; leave it out or set it to false")
     known = {"auto", *(spec.name for spec in METHODS)}
     for name in policy.ladder.methods:
         if name not in known:

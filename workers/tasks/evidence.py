@@ -12,8 +12,9 @@ from service.registry.models import Artefact, Version
 from service.registry.sequence import since_exact
 from service.reports.facts import AttemptFacts, JobEvidence
 from service.reports.ledger import alpha_of
-from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, SequencePart, VersionPart
+from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, ReviewPart, SequencePart, VersionPart
 from service.reports.wagers import Published, sequence_of
+from service.verification.release import PUBLISHED_STATES
 from service.verification.schema import Evaluation
 from workers.tasks.plan import training_facts
 from workers.tasks.work import Work
@@ -44,6 +45,7 @@ def evidence_of(work: Work) -> JobEvidence:
         policy_digest=job.policy_digest,
         plan=job.plan,
         attempts=[_attempt(row, work, seconds) for row in work.attempts()],
+        review=ReviewPart.model_validate(job.review) if new and job.review else None,
         sequence=_sequence(work, new) if new else None,
         published_at=new.published_at if new else None,
         retired=_retired(work) if new else None,
@@ -128,8 +130,8 @@ def _sequence(work: Work, new: Version) -> SequencePart | None:
 
 def score_files(work: Work) -> dict[str, Path] | None:
     """Score tables of the attempt behind the published version, by model; None where nothing was scored."""
-    passed = [row for row in work.attempts() if row.state == "passed"]
-    folder = Path(str((passed[-1].result or {}).get("scores", ""))) if passed else None
+    chosen = [row for row in work.attempts() if row.state in PUBLISHED_STATES]
+    folder = Path(str((chosen[-1].result or {}).get("scores", ""))) if chosen else None
     if folder is None or not folder.is_dir():
         return None
     return {path.stem: path for path in sorted(folder.glob("*.arrow"))}

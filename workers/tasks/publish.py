@@ -19,21 +19,22 @@ from service.registry import files, placement, pools
 from service.registry import service as registry
 from service.registry.manifests import describe_version
 from service.registry.models import Model
+from service.verification.release import PUBLISHED_STATES
 from workers.tasks.contamination import affected_by
 from workers.tasks.work import Work
 
 
 def run(work: Work) -> None:
-    """Publish the attempt that passed. A crash anywhere in here is repaired by running it again."""
-    passed = [row for row in work.attempts() if row.state == "passed"]
-    if not passed:
+    """Publish the attempt that passed or was released. A crash anywhere in here is repaired by running it again."""
+    chosen = [row for row in work.attempts() if row.state in PUBLISHED_STATES]
+    if not chosen:
         raise JobError("no attempt passed the gate; nothing was published")
-    if not _seal_requests(work):
+    if not _seal_requests(work, chosen[-1]):
         return
-    weights = _prepare(work, passed[-1])
+    weights = _prepare(work, chosen[-1])
     affected = affected_by(work.model, work.forget_ids(), reserve=work.dataset.holdout_path is None)
     with work.fenced() as session:
-        _switch(session, work, passed[-1], weights, affected)
+        _switch(session, work, chosen[-1], weights, affected)
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,32 @@ class _ScopeChangedError(Exception):
     """A request was cancelled between resolve and publish; rolls the sealing back."""
 
 
-def _seal_requests(work: Work) -> bool:
-    """From here on no request of the job can be cancelled; one that was, since resolve, sends the job back there."""
+def _seal_requests(work: Work, attempt: Attempt) -> bool:
+    """From here on no request of the job can be cancelled; one that was, since resolve, sends the job back there.
+
+    Before that the job waits for a reviewer where one is needed. False: it does not go on now.
+    """
     expected = sorted((work.job.scope or {})["requests"])
     try:
         with work.fenced() as session:
-            live = service.requests_of(session, work.job.id)
-            if live != expected or sorted(lifecycle.seal_cancellation(session, expected)) != expected:
+            if service.requests_of(session, work.job.id) != expected:
+                raise _ScopeChangedError
+            if not _is_reviewed(work, attempt):
+                service.hold(session, work.job.id)
+                return False
+            if sorted(lifecycle.seal_cancellation(session, expected)) != expected:
                 raise _ScopeChangedError
     except _ScopeChangedError:
         with work.fenced() as session:
             service.restart(session, work.job.id, "a request was cancelled before publication")
         return False
     return True
+
+
+def _is_reviewed(work: Work, attempt: Attempt) -> bool:
+    """Whether no reviewer is needed, or one has decided on this very attempt."""
+    needed = work.policy.approval.publication or attempt.state == "released"
+    return not needed or (work.job.review or {}).get("attempt") == attempt.number
 
 
 def _prepare(work: Work, attempt: Attempt) -> _Weights:

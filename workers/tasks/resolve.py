@@ -78,7 +78,7 @@ def _write_forget_set(work: Work, forget: list[str]) -> dict[str, object]:
     """A file of this claim's own: one that lost its lease cannot overwrite what another claim has resolved."""
     with work.fenced() as session:
         registry.track_artefact(
-            session, model_id=work.model.id, job_id=work.job.id, kind="job-files", path=work.directory
+            session, model_id=work.model.id, job_id=work.job.id, kind=registry.JOB_FILES, path=work.directory
         )
     path = work.directory / f"forget-{work.claim.fence}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,12 @@ def test_the_default_is_the_policy_of_the_contract(tmp_path: Path) -> None:
     assert load_policy(write(tmp_path, CONTRACT)) == Policy() == load_policy(None)
 
 
+def test_a_reviewers_part_in_publication_is_off_and_can_be_asked_for(tmp_path: Path) -> None:
+    assert (Policy().approval.publication, Policy().approval.override) == (False, False)
+    asked = load_policy(write(tmp_path, "[approval]\npublication = true\noverride = true"))
+    assert (asked.approval.publication, asked.approval.override) == (True, True)
+
+
 def test_durations_are_parsed() -> None:
     policy = Policy.model_validate({"batch": {"window": "24h"}, "retention": {"destroy_retired_after": "1.5d"}})
     assert policy.batch.window_timedelta == timedelta(hours=24)
@@ -82,6 +88,7 @@ def test_references_never_outlive_the_versions_they_were_trained_beside() -> Non
         ('[retention]\nrecords = "for ever"', "retention.records"),
         ('[ladder]\nmethods = ["magic"]', "ladder.methods"),
         ("[ladder]\nmethods = []", "ladder.methods"),
+        ('[approval]\noverride = "always"', "approval.override"),
         ("[other]\nx = 1", "other"),
         ("alpha = ", "TOML"),
     ],
