@@ -21,6 +21,7 @@ class _Lethe(LazyGroup):
         "demo": Lazy("entry:demo", "Run the main job end to end on two small models."),
         "doctor": Lazy("service.cli.doctor:command", "Check the installation."),
         "requests": Lazy("service.cli.requests:command", "Create, follow and list deletion requests over HTTP."),
+        "jobs": Lazy("service.cli.jobs:command", "List and follow jobs; release or approve what they publish."),
         "models": Lazy("service.cli.models:command", "Register, prepare, list and serve models."),
         "datasets": Lazy("service.cli.datasets:command", "List registered data; rewrite it without deleted records."),
         "train": Lazy("entry:train", "Train a model by a recipe."),

@@ -1,4 +1,4 @@
-"""Following a request on the terminal: a bar where there is one, a line for each change where there is not."""
+"""Following a request or a job on the terminal: a bar where there is one, a line for each change where there is not."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ _PATIENCE = 60
 
 
 def follow(client: Client, path: str, ends: Sequence[str]) -> dict[str, Any]:
-    """Poll until the request has a final status; draws on standard error. Answers the last request object."""
+    """Poll until the request or job has a final status; draws on standard error. Answers the last object."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.fields[state]:<22}"),
@@ -49,6 +49,8 @@ def _draw(
     client: Client, progress: Progress, task: TaskID, request: dict[str, Any], last: str, is_terminal: bool
 ) -> str:
     state = f"{request['status']} {request['stage'] or ''}".strip()
+    if request.get("waits_for"):
+        state += f", waits for a {request['waits_for']}"
     progress.update(task, completed=request["progress"], state=state, eta=_eta(client, request) if is_terminal else "")
     line = f"{state} {request['progress']:.0%}"
     if not is_terminal and line != last:
@@ -58,9 +60,9 @@ def _draw(
 
 
 def _eta(client: Client, request: dict[str, Any]) -> str:
-    """What the open jobs expect, where the key may read them."""
-    seconds = [0.0]
-    for target in request["targets"]:
+    """What the job, or the open jobs of the request, expect, where the key may read them."""
+    seconds = [request.get("eta_seconds") or 0.0]
+    for target in request.get("targets", []):
         if target["job_id"] and target["outcome"] is None:
             try:
                 seconds.append(client.get(f"/v1/jobs/{target['job_id']}").get("eta_seconds") or 0.0)
