@@ -45,3 +45,9 @@ class ForgetPassesParams(EditParams):
 
     passes: int = Field(10, ge=1, le=1000, description="visits of each forgotten record")
     bound: Literal["record", "none"] = Field("record", description="stop at the loss of unseen records, or never")
+
+
+class LowRankParams(EditParams):
+    """Methods that can train a low-rank adapter in place of all weights (workers/modeling/low_rank.py)."""
+
+    lora_rank: int | None = Field(None, ge=1, le=1024, description="rank of an adapter; default: train all weights")

@@ -1,6 +1,7 @@
 """What a model answers to a batch, with gradient, in one shape for classifiers and language models."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,9 +24,14 @@ class Answers:
     rows: Tensor
     records: int
 
+    @cached_property
+    def log_probs(self) -> Tensor:
+        """Log-probabilities [M, C], nats. Taken once: they are most of what a loss costs beside the pass."""
+        return self.logits.log_softmax(dim=1)
+
     def losses(self) -> Tensor:
         """Cross-entropy of each prediction [M], nats."""
-        return torch.nn.functional.cross_entropy(self.logits, self.targets, reduction="none")
+        return -self.log_probs.gather(1, self.targets[:, None])[:, 0]
 
     def sums(self, values: Tensor) -> Tensor:
         """Sums over each record [B] of values per prediction [M]."""

@@ -1,0 +1,33 @@
+"""The term that holds the retained records while others are pushed: their training loss, or the served answers."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from workers.modeling.divergences import kullback_leibler
+from workers.modeling.editing import Edit
+from workers.modeling.frozen import Frozen
+
+
+class RetainTerm:
+    """`weight` times the term of a batch. Make it before the first step.
+
+    "nll": the training loss. "kl": KL(served || edited), mean over predictions; it costs one further forward pass a
+    batch, is bounded below at the served model, and does not go on training on the retained records.
+    """
+
+    def __init__(self, edit: Edit, kind: Literal["nll", "kl"], weight: float) -> None:
+        self._edit, self._weight = edit, weight
+        self._frozen = Frozen(edit) if kind == "kl" and weight else None
+
+    def __call__(self, rows: list[int]) -> Tensor:
+        """The term of these retained records, a scalar in nats; without a pass where its weight is 0."""
+        edit = self._edit
+        if not self._weight:
+            return torch.zeros((), device=edit.context.device)
+        if self._frozen is None:
+            return self._weight * edit.objective(edit.retain, rows)
+        reference = self._frozen.answers(edit.retain, rows).log_probs
+        found = edit.answers(edit.retain, rows)
+        return self._weight * kullback_leibler(reference, found.log_probs).mean()
