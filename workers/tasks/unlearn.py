@@ -2,7 +2,7 @@
 
 import shutil
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ def run(work: Work) -> None:
     attempt_id = _open_attempt(work, number, rung, seed)
     candidate = work.scratch / f"candidate-{number}"
     shutil.rmtree(candidate, ignore_errors=True)
-    context = materials.context_of(work, seed)
+    # A worker that takes the stage over goes on from what the one before kept.
+    context = replace(materials.context_of(work, seed), scratch=work.scratch / f"edit-{number}")
     _note_device(work, str(context.device))
     try:
         result = run_attempt(
