@@ -7,10 +7,20 @@ from service.catalogue.families.founding import FOUNDING
 from service.catalogue.families.influence import INFLUENCE
 from service.catalogue.families.language import LANGUAGE
 from service.catalogue.families.references import REFERENCE_METHODS
+from service.catalogue.families.selective import SELECTIVE
 from service.catalogue.specs import MethodSpec
 from service.errors import BadParameters
 
-METHODS: tuple[MethodSpec, ...] = (*EXACT, *DESCENT, *BASELINES, *LANGUAGE, *FOUNDING, *INFLUENCE, *REFERENCE_METHODS)
+METHODS: tuple[MethodSpec, ...] = (
+    *EXACT,
+    *DESCENT,
+    *BASELINES,
+    *SELECTIVE,
+    *LANGUAGE,
+    *FOUNDING,
+    *INFLUENCE,
+    *REFERENCE_METHODS,
+)
 
 
 def find_method(name: str) -> MethodSpec:
