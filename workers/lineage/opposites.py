@@ -17,7 +17,8 @@ def opposites(canaries: CanarySet) -> dict[str, str]:
 
     The same for every version of a line, whatever was spent meanwhile.
     """
-    names, made = np.asarray(canaries.records.ids, dtype=str), {}
+    names = np.asarray(canaries.records.ids, dtype=str)
+    made: dict[str, str] = {}
     for kind in np.unique(canaries.kinds):
         ours, theirs = (
             sorted(names[(canaries.kinds == kind) & side].tolist(), key=lambda name: _place(canaries.nonce, name))
