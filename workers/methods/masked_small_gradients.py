@@ -17,6 +17,7 @@ over the retained ones, forward and backward.
 Fails where the repair is too short for what was drawn anew; it spends a whole repair however few are forgotten.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -94,7 +95,7 @@ def smallest(gradients: list[Tensor], share: float) -> list[Tensor]:
 
 
 @torch.no_grad()
-def redraw(model: nn.Module, weights: list[nn.Parameter], masks: list[Tensor], draws: torch.Generator) -> None:
+def redraw(model: nn.Module, weights: Sequence[Tensor], masks: Sequence[Tensor], draws: torch.Generator) -> None:
     """Draw the masked entries anew: kernels by He et al. 2015 with fan out, matrices as the configuration says."""
     spread = float(getattr(model.config, "initializer_range", None) or _SPREAD)
     for weight, mask in zip(weights, masks, strict=True):
