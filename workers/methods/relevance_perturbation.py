@@ -31,6 +31,7 @@ from workers.modeling.batching import Encoded
 from workers.modeling.classes import class_labels
 from workers.modeling.devices import generator
 from workers.modeling.editing import Edit
+from workers.modeling.layers import head_of
 from workers.modeling.problem import Context, Meter, Outcome, Problem
 from workers.modeling.records import chunks
 from workers.modeling.relevance import incoming, layers_of, unit_relevance
@@ -60,7 +61,7 @@ def relevance_perturbation(
     layers = layers_of(edit.model)
     ranked = _ranked(edit, unseen, layers)[: params.tries]
     draw, meter = generator(context.seed, _NOISE), Meter(context, len(ranked), "unlearning")
-    guessed, before = 1 / len(edit.model.config.id2label), _told(edit, unseen.part, unseen.others)[0]
+    guessed, before = 1 / head_of(edit.model).out_features, _told(edit, unseen.part, unseen.others)[0]
     known, lost = _told(edit, unseen.part, unseen.gone)
     for done, (layer, unit) in enumerate(ranked):
         if known <= guessed:
