@@ -52,7 +52,7 @@ def of_forest(rows: Sequence[Row], evaluation: Evaluation, job: JobEvidence) -> 
         f"Shape: estimate; thick line: the interval that decides a pass ({told}); thin line with ends: 95 % interval, "
         "which decides a fail; grey: what the policy's margin allows. A check passes when its thick line lies inside "
         f"the grey band, fails when its thin line lies outside of it, and is inconclusive otherwise. {units}. "
-        + (f"Gates without an interval: {bare}. " if bare else "")
+        + (f"Gates that are not drawn: {bare}. " if bare else "")
         + f"{made_of(job).capitalize()}."
     )
 

@@ -6,6 +6,18 @@ from typing import TYPE_CHECKING
 
 from service.reports.canvas import FORGET, HELD_OUT, INK, QUIET, THIRD, new_figure, style, svg_of
 from service.reports.wording import check_name
+from service.verification.exposure import NULL_MEAN
+from service.verification.language import (
+    EXPOSURE,
+    EXPOSURE_CONTROL,
+    EXTRACTION_CONTROL,
+    EXTRACTION_EXCESS,
+    EXTRACTION_STRENGTH,
+    LOWEST_BITS,
+    STRENGTH_CONTROL,
+    VALUE_CONTROL,
+    VALUES,
+)
 from service.verification.schema import Check, Evaluation, Interval
 from service.verification.verdict import (
     CANARIES,
@@ -30,6 +42,10 @@ CONTROLS = {
     REFERENCE: REFERENCE_CONTROL,
     PER_RECORD: RECORD_CONTROL,
     CANARIES: CANARY_CONTROL,
+    EXTRACTION_EXCESS: EXTRACTION_CONTROL,
+    EXTRACTION_STRENGTH: STRENGTH_CONTROL,
+    EXPOSURE: EXPOSURE_CONTROL,
+    VALUES: VALUE_CONTROL,
 }
 """Attacks, and the check that is the same attack on the old version."""
 
@@ -39,10 +55,20 @@ _AXES = {
     "auc": "AUC (one half is guessing; both sides count)",
     "z": "mean z (0: like a model that never saw the records)",
     "rate": "share of planted records found",
+    "texts": "beyond never-seen people's texts: share that comes out, extraction strength",
+    "bits": "mean exposure in bits (1.44: no trace)",
     "accuracy": "accuracy difference on held-out records",
     "ratio": "perplexity ratio on held-out records",
 }
-_NULL = {"auc": CHANCE, "z": 0.0, "rate": 0.05, "accuracy": 0.0, "ratio": 1.0}
+_NULL = {"auc": CHANCE, "z": 0.0, "rate": 0.05, "texts": 0.0, "bits": NULL_MEAN, "accuracy": 0.0, "ratio": 1.0}
+_KINDS = {
+    PER_RECORD: "z",
+    CANARY_RATE: "rate",
+    EXTRACTION_EXCESS: "texts",
+    EXTRACTION_STRENGTH: "texts",
+    EXPOSURE: "bits",
+    VALUES: "bits",
+}
 _HALF = 0.36
 _ROW, _EDGES = 0.46, 0.62
 
@@ -64,6 +90,8 @@ class Row:
         """The bounds that the deciding interval has to keep to; None where a side is open."""
         if self.kind in ("auc", "z"):
             return _NULL[self.kind] - self.margin, _NULL[self.kind] + self.margin
+        if self.check.id == EXPOSURE:
+            return LOWEST_BITS, self.margin
         return (-self.margin, None) if self.kind == "accuracy" else (None, self.margin)
 
 
@@ -87,7 +115,7 @@ def _kind(check: Check) -> str | None:
         return "auc"
     if check.id == UTILITY:
         return "ratio" if check.statistic == PERPLEXITY else "accuracy"
-    return {PER_RECORD: "z", CANARY_RATE: "rate"}.get(check.id)
+    return _KINDS.get(check.id)
 
 
 def forest(rows: Sequence[Row]) -> bytes:

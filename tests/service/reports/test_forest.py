@@ -13,6 +13,24 @@ def row(check: Check) -> Row:
     return next(row for row in forest_rows(told) if row.check.id == check.id)
 
 
+def text(name: str, estimate: float, margin: float) -> Check:
+    """A check on language models."""
+    near, far = (estimate - 0.01, estimate + 0.01), (estimate - 0.02, estimate + 0.02)
+    return Check(
+        id=name, role="gate", statistic="bits or share", estimate=estimate, alpha=0.05, ci=near, ci95=far,
+        margin=margin, n=90, m=600,
+    )  # fmt: skip
+
+
+def test_what_comes_out_of_language_models_has_panels_of_its_own() -> None:
+    more = [text("extraction_strength", 0.2, 0.1), text("canary_exposure", 1.5, 2.4)]
+    rows = forest_rows(samples.evaluation(more=more))
+    assert [row.kind for row in rows] == ["auc", "texts", "bits", "accuracy"]
+    drawn = forest(rows)
+    assert drawn.startswith(b"<svg")
+    assert drawn != forest([row for row in rows if row.kind != "bits"])
+
+
 def test_gates_and_measured_attacks_are_rows_and_controls_are_marks() -> None:
     told = samples.evaluation(reference={}, more=[*samples.PLANTED, *samples.SINGLE])
     rows = forest_rows(told)
@@ -40,6 +58,10 @@ def test_a_check_without_an_interval_is_no_row() -> None:
         (samples.PLANTED[0], (0.4, 0.6)),
         (samples.PLANTED[1], (None, 0.15)),
         (samples.SINGLE[0], (-2.0, 2.0)),
+        (text("canary_exposure", 1.5, 2.4), (0.9, 2.4)),
+        (text("value_exposure", 1.5, 2.4), (None, 2.4)),
+        (text("extraction_excess", 0.01, 0.1), (None, 0.1)),
+        (text("extraction_strength", 0.01, 0.1), (None, 0.1)),
     ],
 )
 def test_the_band_is_what_the_verdict_compares_with(check: Check, allowed: tuple[float | None, float | None]) -> None:
