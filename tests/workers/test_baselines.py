@@ -9,15 +9,17 @@ import torch
 
 from service.catalogue.families.baselines import BASELINES, BadTeacherParams
 from service.catalogue.families.selective import SELECTIVE
-from service.errors import BadParameters
+from service.errors import BadParameters, Cancelled
 from tests.workers import factories
 from tests.workers.conftest import Line, measure
 from tests.workers.test_nabla_tau import text_line
+from workers.modeling import keeping
+from workers.modeling.directories import sha256_file
 from workers.modeling.distillation import Teacher, untrained
 from workers.modeling.editing import Edit
 from workers.modeling.ensembles import Ensemble
 from workers.modeling.loading import load_model
-from workers.planning.attempt import run_attempt
+from workers.planning.attempt import AttemptResult, run_attempt
 
 QUICK: dict[str, dict[str, Any]] = {
     "bad_teacher": {"passes": 2},
@@ -50,7 +52,7 @@ def test_records_that_were_never_seen_are_left_nearly_alone(name: str, digits_li
     """Null: held-out records named as the forget set. Methods that push may not make them stand out."""
     unseen = digits_line.certification.subset(range(60))
     problem = dataclasses.replace(digits_line.problem(60), forget=unseen)
-    params = {"scrub": {"rounds": 2, "max_rounds": 1, "round_epochs": 0.5}, "sfron": {"sample": 20}}.get(name, {})
+    params = {**QUICK, "random_label": {"visits": 5}, "bad_teacher": {"passes": 5}, "sfron": {"sample": 20}}[name]
     before = measure(digits_line, digits_line.base, problem)
     (tmp_path / "out").mkdir()
     run_attempt(name, params, problem, factories.context(1), tmp_path / "out")
@@ -58,6 +60,31 @@ def test_records_that_were_never_seen_are_left_nearly_alone(name: str, digits_li
     assert abs(after.auc - 0.5) < abs(before.auc - 0.5) + 0.1
     assert after.forget < before.forget + 0.5
     assert after.retain < before.retain + 0.4
+
+
+@pytest.mark.parametrize("name", ["salun", "sfron", "masked_small_gradients", "controlled_ascent"])
+def test_an_interrupted_run_ends_in_the_same_bytes(
+    name: str, texts: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is measured or replaced before the first step is so again; what was learnt is put back."""
+    monkeypatch.setattr(keeping, "KEEP_SECONDS", 0.0)
+    problem, params = texts.problem(20), QUICK.get(name, {"epochs": 0.5})
+    asked: list[int] = []
+
+    def run(place: str, last: int, scratch: Path | None) -> AttemptResult:
+        asked.clear()
+        context = dataclasses.replace(factories.context(2), scratch=scratch)
+        context.cancelled = lambda: len(asked) >= last or asked.append(0) is not None
+        return run_attempt(name, params, problem, context, tmp_path / place)
+
+    whole = run("whole", 10_000, None)
+    with pytest.raises(Cancelled):
+        run("never", len(asked) - 1, tmp_path / "scratch")
+    again = run("again", 10_000, tmp_path / "scratch")
+    assert again.notes[0].startswith("resumed after step")
+    assert again.steps == whole.steps
+    weights = [sha256_file(tmp_path / place / "model.safetensors") for place in ("whole", "again")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize(
