@@ -40,6 +40,11 @@ SCHEMA = "lethe/unlearning/1"
 command = typer.Typer(help="Make a model directory forget records, without the service.", add_completion=False)
 
 
+Corrected = Annotated[
+    Path | None, typer.Option("--replace", help="Records of --forget as they should be: corrected, not deleted.")
+]
+
+
 @command.command()
 def unlearn(
     model: Annotated[Path, typer.Option(help="The model directory to start from.")],
@@ -56,9 +61,7 @@ def unlearn(
     qualification: Annotated[
         Path | None, typer.Option(help="For auto: a document of `lethe qualify`, beside those of the home.")
     ] = None,
-    corrected: Annotated[
-        Path | None, typer.Option("--replace", help="Records of --forget as they should be: corrected, not deleted.")
-    ] = None,
+    corrected: Corrected = None,
     columns: Columns = "",
     device: Device = "",
     seed: Seed = None,
@@ -70,8 +73,7 @@ def unlearn(
     from workers.planning.problems import build_problem
 
     chosen = _params(method, params)
-    _refuse_useless(references, method)
-    _refuse_corrections(corrected, method)
+    _refuse_useless(references, corrected, method)
     documents = _qualifications(qualification, method)
     line = line_of(model, task, data, holdout, columns)
     rules = load_policy(policy)
@@ -80,8 +82,7 @@ def unlearn(
     problem = build_problem(line, *asked, companions)
     if references is not None:
         problem = _with_references(problem, references, holdout, method)
-    if corrected is not None:
-        problem = replace(problem, replacements=open_data(corrected, task, columns))
+    problem = _with_corrections(problem, corrected, columns)
     with running(device, _seed(seed, problem), method) as context:
         if method == "auto":
             gate = gate_references(references, task, data, holdout)
@@ -118,22 +119,23 @@ def _params(method: str, text: str) -> dict[str, Any]:
     return parse_params(text)
 
 
-def _refuse_useless(references: Path | None, method: str) -> None:
-    """A pool is for the gate, which only `auto` runs, and for methods that need one."""
+def _refuse_useless(references: Path | None, corrected: Path | None, method: str) -> None:
+    """A pool is for the gate, which only `auto` runs, and for methods that need one; few methods take corrections."""
     from service.catalogue.methods import find_method
     from service.errors import BadParameters
 
-    if references is not None and method != "auto" and "references" not in find_method(method).needs:
+    spec = find_method(method) if method != "auto" else None
+    if references is not None and spec is not None and "references" not in spec.needs:
         raise BadParameters(f"--references: {method} uses no reference pool; leave it out")
-
-
-def _refuse_corrections(corrected: Path | None, method: str) -> None:
-    """Only some methods correct records; `auto` deletes."""
-    from service.catalogue.methods import find_method
-    from service.errors import BadParameters
-
-    if corrected is not None and (method == "auto" or not find_method(method).corrects):
+    if corrected is not None and (spec is None or not spec.corrects):
         raise BadParameters(f"--replace: {method} deletes records and cannot correct them; influence can")
+
+
+def _with_corrections(problem: "Problem", corrected: Path | None, columns: str) -> "Problem":
+    """The problem with the records as they should be, where some are given."""
+    if corrected is None:
+        return problem
+    return replace(problem, replacements=open_data(corrected, problem.task_name, columns))
 
 
 def _qualifications(given: Path | None, method: str) -> "list[Qualification]":

@@ -92,7 +92,7 @@ def looked_at(found: Answers) -> Tensor:
 
 
 class _Term:
-    """The membership term, with its attack as it was last fitted."""
+    """The membership term, with its attack as it was last fitted; a run that was interrupted fits it anew."""
 
     def __init__(self, edit: Edit, params: MembershipLossParams) -> None:
         self._edit, self._params = edit, params
@@ -100,13 +100,11 @@ class _Term:
         self._attack: Attack | None = None
         draw = generator(edit.context.seed, _SAMPLE)
         self._members = torch.randperm(len(edit.forget), generator=draw)[:_LIMIT].tolist()
-        self._steps = 0
 
     def __call__(self, rows: list[int]) -> Tensor:
         """mean ReLU of the log-odds of these forgotten records that still lie below what unseen ones lose."""
-        if self._attack is None or self._steps % self._params.refresh == 0:
+        if self._attack is None or self._edit.steps % self._params.refresh == 0:
             self._attack = self._fit()
-        self._steps += 1
         found, seen = self._seen(self._edit.forget, rows)
         push = torch.relu(self._attack.log_odds(seen))
         return (push * self._bounds.weights(rows, found.record_losses())).mean()
