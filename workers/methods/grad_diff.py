@@ -19,7 +19,7 @@ from torch import Tensor
 from service.catalogue.families.language import GradDiffParams
 from workers.modeling.editing import Bounds, Edit, Step
 from workers.modeling.problem import Context, Outcome, Problem
-from workers.modeling.retaining import RetainTerm
+from workers.modeling.retaining import MENDING, RetainTerm
 
 
 def grad_diff(problem: Problem, params: GradDiffParams, context: Context, out_dir: Path) -> Outcome:
@@ -33,5 +33,5 @@ def grad_diff(problem: Problem, params: GradDiffParams, context: Context, out_di
         push = (bounds.weights(step.forget, losses) * losses).mean()
         return retain(step.retain) - params.gamma * push
 
-    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached)
+    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached, least=MENDING)
     return edit.save(out_dir)

@@ -28,6 +28,7 @@ from workers.modeling.editing import Bounds, Edit, Step
 from workers.modeling.frozen import Frozen
 from workers.modeling.language import CausalLanguageModelling
 from workers.modeling.problem import Context, Outcome, Problem
+from workers.modeling.retaining import MENDING
 
 
 def jensun(problem: Problem, params: JensUnParams, context: Context, out_dir: Path) -> Outcome:
@@ -49,7 +50,7 @@ def jensun(problem: Problem, params: JensUnParams, context: Context, out_dir: Pa
         kept = jensen_shannon(served, edit.answers(edit.retain, step.retain).log_probs)
         return params.gamma * push.mean() + params.alpha * kept.mean()
 
-    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached)
+    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached, least=MENDING)
     return edit.save(out_dir)
 
 

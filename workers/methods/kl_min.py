@@ -17,7 +17,7 @@ from torch import Tensor
 from service.catalogue.families.language import KlMinParams
 from workers.modeling.editing import Bounds, Edit, Step
 from workers.modeling.problem import Context, Outcome, Problem
-from workers.modeling.retaining import RetainTerm
+from workers.modeling.retaining import MENDING, RetainTerm
 
 
 def kl_min(problem: Problem, params: KlMinParams, context: Context, out_dir: Path) -> Outcome:
@@ -31,5 +31,5 @@ def kl_min(problem: Problem, params: KlMinParams, context: Context, out_dir: Pat
         push = (bounds.weights(step.forget, losses) * losses).mean()
         return retain(step.retain) - params.gamma * push
 
-    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached)
+    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached, least=MENDING)
     return edit.save(out_dir)

@@ -24,7 +24,7 @@ from torch.nn.functional import logsigmoid
 from service.catalogue.families.language import NpoParams
 from workers.modeling.editing import Bounds, Edit, Step
 from workers.modeling.problem import Context, Outcome, Problem
-from workers.modeling.retaining import RetainTerm
+from workers.modeling.retaining import MENDING, RetainTerm
 
 
 def npo(problem: Problem, params: NpoParams, context: Context, out_dir: Path) -> Outcome:
@@ -41,7 +41,7 @@ def npo(problem: Problem, params: NpoParams, context: Context, out_dir: Path) ->
         push = preference(gap, params.beta) * bounds.weights(step.forget, found.means(losses))
         return params.gamma * push.mean() + retain(step.retain)
 
-    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached)
+    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached, least=MENDING)
     return edit.save(out_dir)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from service.catalogue.families.language import PduParams
 from workers.modeling.editing import Bounds, Edit, Step
 from workers.modeling.problem import Context, Outcome, Problem
+from workers.modeling.retaining import MENDING
 
 
 def pdu(problem: Problem, params: PduParams, context: Context, out_dir: Path) -> Outcome:
@@ -39,7 +40,7 @@ def pdu(problem: Problem, params: PduParams, context: Context, out_dir: Path) ->
         kept = edit.objective(edit.retain, step.retain)
         return push.mean() + dual.weigh(kept)
 
-    edit.run(steps, loss, finished=bounds.reached)
+    edit.run(steps, loss, finished=bounds.reached, least=MENDING)
     return edit.save(out_dir)
 
 

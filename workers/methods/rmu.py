@@ -28,6 +28,7 @@ from workers.modeling.editing import Bounds, Edit, Step
 from workers.modeling.frozen import Frozen
 from workers.modeling.language import IGNORED
 from workers.modeling.problem import Context, Outcome, Problem
+from workers.modeling.retaining import MENDING
 
 _DIRECTION = 21
 _PUBLISHED_LAYER = 7
@@ -59,7 +60,7 @@ def rmu(problem: Problem, params: RmuParams, context: Context, out_dir: Path) ->
         moved = (here.states(edit, edit.retain, step.retain) - served).square().mean(dim=1)
         return params.gamma * push.mean() + params.alpha * kept.means(moved).mean()
 
-    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached)
+    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached, least=MENDING)
     here.remove()
     return edit.save(out_dir)
 

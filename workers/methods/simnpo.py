@@ -20,7 +20,7 @@ from torch.nn.functional import logsigmoid
 from service.catalogue.families.language import SimNpoParams
 from workers.modeling.editing import Bounds, Edit, Step
 from workers.modeling.problem import Context, Outcome, Problem
-from workers.modeling.retaining import RetainTerm
+from workers.modeling.retaining import MENDING, RetainTerm
 
 
 def simnpo(problem: Problem, params: SimNpoParams, context: Context, out_dir: Path) -> Outcome:
@@ -34,7 +34,7 @@ def simnpo(problem: Problem, params: SimNpoParams, context: Context, out_dir: Pa
         push = simple_preference(losses, params.beta, params.delta) * bounds.weights(step.forget, losses)
         return params.gamma * push.mean() + retain(step.retain)
 
-    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached)
+    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached, least=MENDING)
     return edit.save(out_dir)
 
 

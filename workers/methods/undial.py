@@ -21,7 +21,7 @@ from service.catalogue.families.language import UndialParams
 from workers.modeling.editing import Bounds, Edit, Step
 from workers.modeling.frozen import Frozen
 from workers.modeling.problem import Context, Outcome, Problem
-from workers.modeling.retaining import RetainTerm
+from workers.modeling.retaining import MENDING, RetainTerm
 
 
 def undial(problem: Problem, params: UndialParams, context: Context, out_dir: Path) -> Outcome:
@@ -38,7 +38,7 @@ def undial(problem: Problem, params: UndialParams, context: Context, out_dir: Pa
         push = push * bounds.weights(step.forget, found.record_losses())
         return params.gamma * push.mean() + retain(step.retain)
 
-    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached)
+    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached, least=MENDING)
     return edit.save(out_dir)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from service.catalogue.families.language import WgaParams
 from workers.modeling.editing import Bounds, Edit, Step
 from workers.modeling.problem import Context, Outcome, Problem
-from workers.modeling.retaining import RetainTerm
+from workers.modeling.retaining import MENDING, RetainTerm
 
 
 def wga(problem: Problem, params: WgaParams, context: Context, out_dir: Path) -> Outcome:
@@ -33,7 +33,7 @@ def wga(problem: Problem, params: WgaParams, context: Context, out_dir: Path) ->
         push = found.means(weighted(losses, params.beta)) * bounds.weights(step.forget, found.means(losses))
         return retain(step.retain) - params.gamma * push.mean()
 
-    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached)
+    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached, least=MENDING)
     return edit.save(out_dir)
 
 

@@ -192,9 +192,10 @@ class Edit:
         after_backward: Hook = never,
         after_step: Hook = never,
         finished: Callable[[], bool] | None = None,
+        least: int = 0,
         message: str = "unlearning",
     ) -> int:
-        """Take these steps; answers how many were taken, fewer where `finished` said so after a step.
+        """Take these steps; answers how many were taken, fewer where `finished` said so after a step, `least` or later.
 
         `factor` on the learning rate, which rises over the first tenth of the steps; `after_backward` (gradients may be
         changed) and `after_step` (weights may) get the fraction of steps done. Raises Cancelled, JobError naming the
@@ -214,7 +215,7 @@ class Edit:
                 self._point()
             meter.step(at + 1, self._curve[-1] if self._curve else {})
             self._keeper.stepped(at + 1, self._position)
-            if finished is not None and finished():
+            if finished is not None and at + 1 >= least and finished():
                 self.notes.append(f"ended after {at + 1} of {len(steps)} steps: nothing was left to do")
                 return at + 1
         return len(steps)

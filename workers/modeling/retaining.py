@@ -9,6 +9,11 @@ from workers.modeling.divergences import kullback_leibler
 from workers.modeling.editing import Edit
 from workers.modeling.frozen import Frozen
 
+MENDING = 36
+"""Least number of steps, as far as they are planned, of a run that could end as soon as nothing is left to push. The
+first steps of AdamW are as long as its rate allows, whatever the gradient: a short run that ended on them would leave
+the retained records as they were hit."""
+
 
 class RetainTerm:
     """`weight` times the term of a batch. Make it before the first step.
