@@ -21,6 +21,7 @@ from workers.cli.common import (
     digest_of,
     gate_references,
     line_of,
+    open_data,
     parse_params,
     read_ids,
     running,
