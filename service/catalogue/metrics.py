@@ -348,6 +348,22 @@ METRICS: tuple[MetricSpec, ...] = (
         summary="right answers beyond a retrain's, once both were taught other forgotten records for 20 steps",
     ),
     MetricSpec(
+        name="perturbed_forget_gap",
+        target="workers.metrics.perturbed_forget_gap:perturbed_forget_gap",
+        role="diagnostic",
+        direction="near that of a retrain; 0: doing nothing",
+        needs=(),
+        summary="accuracy lost since the original on forgotten records that were changed a little",
+    ),
+    MetricSpec(
+        name="shifted_forget_gap",
+        target="workers.metrics.perturbed_forget_gap:perturbed_forget_gap",
+        role="diagnostic",
+        direction="near that of a retrain; 0: doing nothing",
+        needs=(),
+        summary="the same with images that a small generator has shifted off their distribution",
+    ),
+    MetricSpec(
         name="extraction",
         target="workers.metrics.extraction:extraction_excess",
         role="gate",

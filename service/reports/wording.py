@@ -105,6 +105,8 @@ _CHECK_NAMES = {
     "companion_canaries_fp32": "Planted records deleted along, weights as stored (AUC)",
     "utility_fp32": "Utility on held-out records, weights as stored",
     "relearning_excess": "Brought back by relearning, beyond retrained models",
+    "perturbed_forget_gap": "Accuracy lost on changed forgotten records",
+    "shifted_forget_gap": "Accuracy lost on forgotten images shifted by a generator",
     "zlib_auc": "Loss over compressed length (AUC)",
     "min_k_auc": "Least likely tokens, Min-K% (AUC)",
     "min_k_plus_plus_auc": "Least likely tokens, Min-K%++ (AUC)",

@@ -1,7 +1,8 @@
 """What rounding and a few training steps bring back: each model is loaded once more, after it has been judged.
 
 Diagnostics that change no verdict. They cost about three more scorings of the forgotten and held-out records by each
-model and, where there are retrained models, 50 training steps of each.
+model, two more of changed forgotten records, a small generator of images trained beside the original and, where there
+are retrained models, 50 training steps of each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from workers.modeling.records import Records
 from workers.modeling.training_record import read_record
 from workers.planning.checks import NO_HELD_OUT
 from workers.planning.score_tables import CANDIDATE, FORGET, HELD_OUT, ORIGINAL, RETRAINED
+from workers.planning.shift_checks import Shifts
 from workers.robustness.precision import Rung, precision_ladder, rung
 from workers.robustness.readings import read_scores
 from workers.robustness.relearning import Recovery, RelearningPlan, excess, halves, plan_relearning, relearn
@@ -83,11 +85,12 @@ def with_robustness(found: Evaluation, tables: Tables, probed: Probed, context: 
         looked.at(name, scaled(context, SHARE + number * share, SHARE + (number + 1) * share))
     checks, metrics = looked.precision()
     recovery, more = looked.relearning()
+    shifted, gaps = looked.shifts()
     passes = {name: count + looked.passes[name] for name, count in found.forward_passes.items()}
     return found.model_copy(
         update={
-            "checks": [*found.checks, *checks, recovery],
-            "metrics": found.metrics | metrics | more,
+            "checks": [*found.checks, *checks, recovery, *shifted],
+            "metrics": found.metrics | metrics | more | gaps,
             "forward_passes": passes,
         }
     )
@@ -103,6 +106,7 @@ class _Look:
         self._ladders: dict[str, dict[str, Rung]] = {}
         self._recoveries: dict[str, Recovery | NotMeasurable] = {}
         self._plan = plan_relearning(found.task, probed.training)
+        self._shifts = Shifts(probed.forget, self._per_byte)
 
     @property
     def _retrained(self) -> list[str]:
@@ -119,11 +123,12 @@ class _Look:
             scored = [self._scored(name, precision) for precision in PRECISIONS if precision in self._tables]
             self._ladders[name] = {one.precision: one for one in (*climbed, *scored)}
             self.passes[name] += sum(one.forward_passes for one in climbed)
+        self.passes[name] += self._shifts.at(name, loaded, part_of(context, 0.5, 0.6, f"the {name} model"))
         parts = halves(self._probed.forget, context.seed) if self._retrained else _NO_RETRAIN
         if isinstance(parts, NotMeasurable):
             self._recoveries[name] = parts
             return
-        watched = part_of(context, 0.5, 1.0, f"the {name} model")
+        watched = part_of(context, 0.6, 1.0, f"the {name} model")
         found = relearn(loaded, *parts, self._plan, watched, self._per_byte)
         self._recoveries[name] = found
         if isinstance(found, Recovery):
@@ -154,6 +159,10 @@ class _Look:
             read_scores(table.filter(pc.equal(table["set"], part)), self._per_byte) for part in (FORGET, HELD_OUT)
         )
         return rung(precision, forget, held_out)
+
+    def shifts(self) -> tuple[list[Check], dict[str, Any]]:
+        """(what changed forgotten records show, metrics)."""
+        return self._shifts.told()
 
     def relearning(self) -> tuple[Check, dict[str, Any]]:
         """(the candidate's excess, metrics)."""

@@ -16,6 +16,7 @@ from workers.modeling.records import held_out_key, split_held_out
 from workers.modeling.rounding import rounded
 from workers.planning.evaluation import evaluate
 from workers.planning.problems import open_line
+from workers.robustness.perturbed import STEPS
 from workers.robustness.precision import precision_ladder
 
 HOLDOUT = "e2" * 32
@@ -81,12 +82,16 @@ def test_a_planted_edit_is_found_out_and_judged_as_without_the_probes(world: Wor
     assert (found.verdict, found.grade, found.reason) == (plain.verdict, plain.grade, plain.reason)
     assert found.checks[: len(plain.checks)] == plain.checks
     assert found.as_json()["schema"] == "lethe/evaluation/2"
-    # Three precisions of 2 + 5 batches; four times 80 records of the other half, and 50 batches of the first.
+    # Three precisions of 2 + 5 batches; four times 80 records of the other half, and 50 batches of the first; two
+    # sets of changed records, and a generator of them that is trained beside the original.
     certification = split_held_out(world.held_out, held_out_key(HOLDOUT))[1]
     batches = 3 * (-(-FORGOTTEN // 128) + -(-len(certification) // 128))
     assert {name: found.forward_passes[name] - count for name, count in plain.forward_passes.items()} == dict.fromkeys(
-        ("original", "candidate", "retrained-1", "retrained-2"), batches + 4 + 50
-    )
+        ("original", "candidate", "retrained-1", "retrained-2"), batches + 4 + 50 + 2 * -(-FORGOTTEN // 128)
+    ) | {"original": batches + 4 + 50 + 2 * -(-FORGOTTEN // 128) + STEPS}
+    for name in ("perturbed_forget_gap", "shifted_forget_gap"):
+        assert check(found, name).estimate == found.metrics[name]
+        assert len(found.metrics[f"{name}_retrained"]) == 2
 
 
 def test_the_rungs_are_those_of_the_ladder_and_one_retrain_is_said_to_be_few(world: World) -> None:

@@ -29,7 +29,8 @@ def test_the_option_adds_its_checks_to_the_same_document(tmp_path: Path, capsys:
     assert told["schema"] == plain["schema"] == "lethe/evaluation/2"
     assert told.keys() == plain.keys()
     added = [check["id"] for check in told["checks"][len(plain["checks"]) :]]
-    assert added == ["precision_bf16", "precision_int8", "precision_int4", "relearning_excess"]
+    assert added[:4] == ["precision_bf16", "precision_int8", "precision_int4", "relearning_excess"]
+    assert added[4:] == ["perturbed_forget_gap", "shifted_forget_gap"]
     assert told["checks"][: len(plain["checks"])] == plain["checks"]
     # The candidate is the retrained model itself: taught the same, it answers the same.
     assert told["metrics"]["relearning_excess_by_step"] == [0.0] * 4
