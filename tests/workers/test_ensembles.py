@@ -107,7 +107,7 @@ def test_an_ensemble_is_scored_registered_and_served_like_any_model(
     assert table["correct"].to_numpy().mean() > 0.9
     facts = check_model(base, TASK)
     assert (facts.num_labels, facts.model_type) == (5, "bert")
-    pointer = Pointer("support", TASK, "v", 1, directory_digest(base), base)
+    pointer = Pointer("support", TASK, "v", 1, directory_digest(base), base, "fp32")
     served = load_served(pointer, CPU, threading.Lock())
     told = predict(served, PredictBody.model_validate({"instances": [{"text": texts.columns["text"][3]}]}))
     assert told[0]["label"] == texts.columns["label"][3]

@@ -60,6 +60,8 @@ def test_the_command_tells_by_exit_code_and_json(shelf: Path, capsys: pytest.Cap
     assert run(shelf, "--ignore-record", "--retrained", retrained, retrained, "--json") == 3
     told = json.loads(capsys.readouterr().out)
     assert (told["basis"], told["grade"], len(told["models"]["retrained"])) == ("measurement", None, 2)
+    assert run(shelf, "--serve-precision", "int8", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["serve_precision"] == "int8"
     assert run(shelf, candidate="original") == 1
     printed = capsys.readouterr().out
     assert "membership_auc" in printed
@@ -92,6 +94,7 @@ def test_what_cannot_be_evaluated_exits_with_four(
         ["--columns", "label=nothing"],
         ["--device", "abacus"],
         ["--seed", "-1"],
+        ["--serve-precision", "int3"],
         ["--task", "juggling"],
     ],
 )

@@ -8,17 +8,18 @@ from types import ModuleType
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from service.auth.service import Principal
 from service.cli.main import main
 from service.database import transaction
 from service.deletion import service as deletion
 from service.deletion.schemas import CreateRequest
+from service.errors import JobError
 from service.jobs import dispatch, leases
-from service.jobs.models import Job
+from service.jobs.models import Attempt, Job
 from service.references.service import Wanted, prepare
-from service.registry.models import ReferencePool
+from service.registry.models import Model, ReferencePool
 from service.registry.service import register_model
 from service.reports import service as reports
 from service.reports.schema import Report
@@ -130,6 +131,33 @@ def test_without_a_pool_the_check_is_not_run_and_nothing_else_changes(posted: tu
     found = check_of(report.verification, "reference_auc")
     assert (found.role, found.verdict, found.reason) == ("diagnostic", "info", "not run: no references")
     assert report.grade == "A"
+
+
+def test_a_model_that_is_served_rounded_is_judged_rounded(posted: tuple[str, str]) -> None:
+    request_id, job_id = posted
+    with transaction() as session:
+        session.execute(update(Model).values(serve_precision="int8"))
+    advance(job_id, resolve, plan, unlearn, verify, publish, attest)
+    report = Report.model_validate_json(reports.read_form(request_id, "json"))
+    assert report.verification is not None
+    assert (report.grade, report.verification.serve_precision) == ("A", "int8")
+    assert check_of(report.verification, "utility_fp32").role == "diagnostic"
+    assert "weights rounded to int8, as this model is served" in " ".join(report.limits)
+    verified = verify_bundle(reports.read_form(request_id, "zip"))
+    assert verified.ok, [finding for finding in verified.findings if not finding.ok]
+
+
+def test_a_change_of_precision_meanwhile_keeps_a_measured_candidate_from_being_published(
+    posted: tuple[str, str],
+) -> None:
+    _, job_id = posted
+    advance(job_id, resolve, plan, unlearn, verify)
+    with transaction() as session:
+        attempt = session.scalars(select(Attempt).where(Attempt.job_id == job_id)).one()
+        attempt.verification = {**(attempt.verification or {}), "basis": "measurement"}
+        session.execute(update(Model).values(serve_precision="int4"))
+    with pytest.raises(JobError, match="another precision"):
+        advance(job_id, publish)
 
 
 def _whole(path: Path) -> None:
