@@ -89,24 +89,20 @@ def evaluate(
         ids, line = _ids(forget), line_of(original, task, data, holdout, columns)
         pool = gate_references(references, task, data, holdout)
         with running(device, seed, "evaluate") as context:
+            given: dict[str, Any] = {"line": line, "candidate_dir": candidate, "retrained_dirs": retrained or []}
+            given |= {"forget_ids": ids, "context": context}
             found, _ = evaluation.evaluate(
-                line=line,
-                candidate_dir=candidate,
-                retrained_dirs=retrained or [],
-                forget_ids=ids,
+                **given,
                 policy=rules,
                 alpha=None,
                 ignore_record=ignore_record,
-                context=context,
                 data_digest=_data_digest(original, data),
                 recipe=rule,
                 references=pool,
                 robustness=robustness,
                 serve_precision=precision,
             )
-            if extraction:
-                given = (line, candidate, retrained or [], ids, context)
-                found = evaluation.with_extraction(found, *given)
+            found = evaluation.with_extraction(found, **given) if extraction else found
     _show(found, as_json)
     raise typer.Exit(EXITS[found.verdict])
 
