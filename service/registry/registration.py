@@ -67,8 +67,7 @@ def register_model(
     policy and `serve_precision`: what weights are rounded to for serving (None: as before, at first "fp32"). Raises
     BadParameters, BadModel, BadDataset, BadRecipe, BadPolicy, or Conflict; nothing is written then.
     """
-    if not _NAME.fullmatch(name):
-        raise BadParameters(f"model name {name[:40]!r}: use letters, digits, dot, dash and underscore, 100 at most")
+    _check_name(name)
     Columns.for_task(task)  # an unknown task is refused before anything is read
     facts = check_model(path, task)
     precision = check_precision(serve_precision) if serve_precision is not None else None
@@ -99,6 +98,11 @@ def register_model(
     except BaseException:
         _discard(prepared.index_path.parent)
         raise
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise BadParameters(f"model name {name[:40]!r}: use letters, digits, dot, dash and underscore, 100 at most")
 
 
 def _labels_of_line(name: str, facts: ModelFacts) -> int | None:

@@ -87,6 +87,14 @@ class _Sets:
         return Asked(self.forget, others, self.retain, self.staying, seed=seed)
 
 
+@dataclass(frozen=True)
+class _Weights:
+    """Digest of the tensors themselves, whatever file they lie in, and whether they are finite."""
+
+    digest: str
+    finite: bool
+
+
 def evaluate(
     *,
     line: Line,
@@ -122,23 +130,9 @@ def evaluate(
     scored, passes, weights = _score_all(directories, sets, line.task, judging, precisions)
     tables = scored[serve_precision]
     tokenizers = {tokenizer_of(path) for path in directories.values()}
-    facts = Facts(
-        precision=serve_precision,
-        files_differ=weights[ORIGINAL].digest != weights[CANDIDATE].digest,
-        weights_finite=weights[CANDIDATE].finite,
-        provenance=provenance,
-        retain_records=sets.retain_records,
-        per_byte=line.task == "causal-lm" and len(tokenizers) > 1,
-        seed=context.seed,
-        forward_passes=passes,
-        traces=traces_of(line, candidate_dir),
-        near_duplicates=retained_copies(line, forget_ids),
-        canary_kinds=sets.canaries.kinds if sets.canaries is not None else {},
-        canary_opposites=sets.canaries.opposites if sets.canaries is not None else {},
-        difficulty=difficulty_of(line, forget_ids),
-        forgotten_classes=classes_forgotten(line, forget_ids),
-        opposed=opposed_by(candidate_dir),
-    )
+    per_byte = line.task == "causal-lm" and len(tokenizers) > 1
+    seen = Facts(precision=serve_precision, provenance=provenance, per_byte=per_byte, forward_passes=passes)
+    facts = _facts(replace(seen, seed=context.seed), line, candidate_dir, forget_ids, sets, weights)
     blind = _blind_features(sets, context.seed)
     calibration = references.calibration(tokenizers) if isinstance(references, References) else references
     options: dict[str, Any] = {"alpha": alpha, "ignore_record": ignore_record, "references": calibration}
@@ -149,6 +143,30 @@ def evaluate(
         found = with_robustness(found, scored, Probed(directories, sets.forget, sets.held_out, recipe), context)
     told = with_kinds(tables, facts.canary_kinds)
     return found, _beside_references(told, calibration, line.task)
+
+
+def _facts(
+    seen: Facts,
+    line: Line,
+    candidate_dir: Path,
+    forget_ids: Sequence[str],
+    sets: _Sets,
+    weights: dict[str, _Weights],
+) -> Facts:
+    """`seen` with what the line and the candidate say of themselves, beside any score."""
+    return replace(
+        seen,
+        files_differ=weights[ORIGINAL].digest != weights[CANDIDATE].digest,
+        weights_finite=weights[CANDIDATE].finite,
+        retain_records=sets.retain_records,
+        traces=traces_of(line, candidate_dir),
+        near_duplicates=retained_copies(line, forget_ids),
+        canary_kinds=sets.canaries.kinds if sets.canaries is not None else {},
+        canary_opposites=sets.canaries.opposites if sets.canaries is not None else {},
+        difficulty=difficulty_of(line, forget_ids),
+        forgotten_classes=classes_forgotten(line, forget_ids),
+        opposed=opposed_by(candidate_dir),
+    )
 
 
 def with_extraction(
@@ -204,14 +222,6 @@ def _select(line: Line, forget_ids: Collection[str], canaries: Companions | None
         canaries,
         frozenset(np.intersect1d(subjects[rows], subjects[kept]).tolist()),
     )
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Digest of the tensors themselves, whatever file they lie in, and whether they are finite."""
-
-    digest: str
-    finite: bool
 
 
 def _score_all(

@@ -172,7 +172,7 @@ def _shape(report: dict[str, Any]) -> None:
         (_margin, "verdict", "membership_auc: the margin 0.4 is not the one of the policy for 90 records"),
         (_reference, "verdict", "reference_auc is stated as pass"),
         (_reference, "verdict", "reference_auc: the margin 0.45 is not the one of the policy for 90 records"),
-        (_old_rules, "verdict", "rules of lethe/evaluation/1, and this version knows those of lethe/evaluation/2 alone"),
+        (_old_rules, "verdict", "rules of lethe/evaluation/1, and this version knows those of lethe/evaluation/2"),
         (_policy, "policy", "the policy's digest is not that of the policy"),
         (_digest, "versions", "the new version's digest is not that of the attempt that passed"),
         (_failed_attempt, "log", "attempt 1: the log does not hold its verdict pass"),
