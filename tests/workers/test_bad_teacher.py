@@ -106,10 +106,13 @@ def test_unbounded_it_forgets_more_than_a_model_that_never_saw_the_records(digit
 
 
 def test_a_language_model_is_distilled_token_by_token(chat_line: Line, tmp_path: Path) -> None:
-    problem: Problem = chat_line.problem(30)
+    problem: Problem = chat_line.problem(25)
     before = measure(chat_line, chat_line.base, problem)
-    bad_teacher(problem, BadTeacherParams(passes=6), factories.context(1), tmp_path)
+    outcome = bad_teacher(problem, BadTeacherParams(), factories.context(1), tmp_path)
     after = measure(chat_line, tmp_path, problem)
     assert before.forget < after.forget < 1.5 * before.unseen
-    assert after.retain < after.forget
-    assert after.unseen < 1.25 * before.unseen
+    assert abs(after.auc - 0.5) < 0.5 * (before.auc - 0.5)
+    # The first pushes go too far: all records are done within a few steps, and the others repair what came of it.
+    assert outcome.steps == 20
+    assert after.retain < before.retain + 0.4
+    assert after.unseen < 1.35 * before.unseen

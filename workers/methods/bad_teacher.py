@@ -7,8 +7,8 @@ a record's own first. The paper minimises over the union of F and a 30 % sample 
 step takes a batch of each.
 
 Published settings: Adam at 1e-4, 1 epoch, temperature 1; SFRon's authors used SGD at 0.02 and 10 epochs. Default
-here: a record counts only while its loss lies below that of unseen records of its rank (`bound`), `bound="none"` is
-the published form. It ends by itself at the loss of guessing, log C.
+here: a record counts only while its loss lies below that of unseen records of its rank (`bound`), and steps at which
+none does are repair; `bound="none"` is the published form. It ends by itself at the loss of guessing, log C.
 Needs no labels of its own; for the bound a held-out set. Costs `passes` over the forgotten records and as many retained
 batches: forward twice (teachers' answers on forgotten records are kept), backward once.
 Fails, unbounded, by forgetting too much: an untrained network knows less of a record than any model that has learnt
@@ -38,5 +38,6 @@ def bad_teacher(problem: Problem, params: BadTeacherParams, context: Context, ou
         near = kept.means(divergence(good.logits(edit.retain, step.retain), kept.logits, params.temperature))
         return (bounds.weights(step.forget, asked.record_losses()) * away).mean() + near.mean()
 
-    edit.run(edit.over_forgotten(params.passes), loss, finished=bounds.reached)
+    # All steps are taken: where every record is done, they repair what the last push did to the rest.
+    edit.run(edit.over_forgotten(params.passes), loss)
     return edit.save(out_dir)
