@@ -9,7 +9,7 @@ from rich.console import Console
 
 from benchmarks.record import Result, machine
 
-NAMES = ("startup", "intake", "cost", "lineage", "sisa", "references", "deletions", "crosscheck")
+NAMES = ("startup", "intake", "cost", "speed", "lineage", "sisa", "references", "deletions", "crosscheck")
 LONG = ("gate", "gate-text", "gate-lm", "verification")
 """These train for a quarter of an hour or more, and run only by name."""
 

@@ -25,6 +25,7 @@ from workers.modeling.batching import Encoded
 from workers.modeling.devices import generator
 from workers.modeling.editing import Edit, Step
 from workers.modeling.problem import Context, Outcome, Problem
+from workers.modeling.records import Records
 from workers.modeling.retaining import RetainTerm
 
 _SAMPLE = 22
@@ -34,6 +35,7 @@ _RETAINED = 256
 def extrapolation(problem: Problem, params: ExtrapolationParams, context: Context, out_dir: Path) -> Outcome:
     """Write an unlearned model into `out_dir`. Raises Cancelled, JobError for a loss that is not finite."""
     edit = Edit(problem, params, context)
+    kept = Encoded(edit.task, _sample(problem, context.seed))
     limit = float(edit.ceilings().mean())
     retain = RetainTerm(edit, "kl", params.alpha)
     served = {parameter: parameter.detach().clone() for parameter in edit.model.parameters()}
@@ -44,12 +46,10 @@ def extrapolation(problem: Problem, params: ExtrapolationParams, context: Contex
     edit.run(edit.over_forgotten(params.passes), loss, message="memorising")
     edit.merge()
     line = _Line(edit.model, served)
-    rows = torch.randperm(len(problem.retain), generator=generator(context.seed, _SAMPLE))[:_RETAINED]
-    sample = Encoded(edit.task, problem.retain.subset(sorted(rows.tolist())))
 
     def too_far(strength: float) -> bool:
         line.move(strength)
-        return any(edit.measure(part).mean() > limit for part in (edit.forget, sample))
+        return any(edit.measure(part).mean() > limit for part in (edit.forget, kept))
 
     strength = furthest(too_far, params.most, params.rounds)
     line.move(strength)
@@ -70,6 +70,11 @@ def furthest(too_far: Callable[[float], bool], most: float, rounds: int) -> floa
     return low
 
 
+def _sample(problem: Problem, seed: int) -> Records:
+    rows = torch.randperm(len(problem.retain), generator=generator(seed, _SAMPLE))[:_RETAINED]
+    return problem.retain.subset(sorted(rows.tolist()))
+
+
 class _Line:
     """The straight line through the served and the memorising weights."""
 
@@ -81,4 +86,4 @@ class _Line:
     def move(self, strength: float) -> None:
         """Put the model at served - strength * (memorising - served)."""
         for parameter, start, way in self._ways:
-            parameter.copy_(start - strength * way)
+            parameter.copy_(start).sub_(way, alpha=strength)
