@@ -27,7 +27,7 @@ def test_unseen_texts_are_left_nearly_alone(name: str, chat_line: Line, tmp_path
     unseen = chat_line.certification
     null = dataclasses.replace(chat_line.problem(75), forget=unseen.subset(range(60)))
     before = measure(chat_line, chat_line.base, null)
-    _, after = unlearnt(name, chat_line, null, tmp_path / "out", passes=4)
+    _, after = unlearnt(name, chat_line, null, tmp_path / "out", passes=2)
     assert abs(before.auc - 0.5) < 0.1
     assert abs(after.auc - 0.5) < 0.12
     assert after.unseen < 1.4 * before.unseen
