@@ -62,7 +62,7 @@ class Sizes:
     rounds: int
 
 
-FULL, QUICK = Sizes(40, 4, 3), Sizes(20, 2, 1)
+FULL, QUICK = Sizes(20, 2, 3), Sizes(8, 1, 1)
 
 
 @dataclass
