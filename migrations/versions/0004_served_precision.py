@@ -18,6 +18,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Serve every model as it is stored."""
-    with op.batch_alter_table("models") as table:
-        table.drop_column("serve_precision")
+    """Serve every model as it is stored. Not in a batch: that would copy a table that others refer to."""
+    op.drop_column("models", "serve_precision")
