@@ -16,15 +16,14 @@ import time
 from pathlib import Path
 
 from benchmarks.gate_data import images
-from benchmarks.gate_judging import verdicts
 from benchmarks.gate_report import COLUMNS, tell
+from benchmarks.gate_sessions import judge_all
 from benchmarks.gate_world import MISLABELLED, ONE_CLASS, RANDOM, SMALL, SMALL_SIZE, GateWorld, Plan, open_gate_world
 from benchmarks.processes import environment
 from benchmarks.record import Result
 from benchmarks.reference_world import DIGEST, HELD_OUT_DIGEST, Job, train_all
 from workers.references.members import Materials
 from workers.references.pool import plan_pool, settle_pool
-from workers.references.tables import SideTable, load_side
 
 OUT = Path(__file__).parent / "out"
 RETRAINS, POOL = 20, 16
@@ -64,18 +63,24 @@ def self_test(plan: Plan, quick: bool) -> Result:
     folder = OUT / f"{plan.name}-{plan.digest(retrains)}"
     with environment(LETHE_HOME=str(folder), **ONE_THREAD):
         world = open_gate_world(plan, folder, retrains)
-        side, trained, seconds = _trained(world)
-        began, cpu = time.monotonic(), time.process_time()
-        found = list(verdicts(world, side))
-        judging, judging_cpu = time.monotonic() - began, time.process_time() - cpu
+        trained, seconds = _trained(world)
+        cpu, began = _children(), time.monotonic()
+        found, judged = judge_all(world)
+        judging, judging_cpu = time.monotonic() - began, _children() - cpu
     result = Result(plan.name, f"The gate's verdicts by measurement alone: {plan.told}", 1, COLUMNS)
     result.settings = {"retrains": retrains, "references": POOL, "jobs": len(world.sets()), "trained_now": trained}
     result.settings |= {"training_seconds": round(seconds), "judging_seconds": round(judging)}
-    result.settings |= {"judging_cpu_seconds": round(judging_cpu), "training_cpu_seconds": round(_children())}
+    result.settings |= {
+        "judging_cpu_seconds": round(judging_cpu),
+        "training_cpu_seconds": round(cpu),
+        "judged_now": judged,
+    }
     result.settings |= {"train": plan.train, "held_out": plan.held_out, "sizes": dict(plan.sizes)}
     for with_references in (True, False):
         tell(result, found, with_references)
-    result.notes.append(f"{trained} models trained in {seconds:.0f} s, jobs judged in {judging:.0f} s")
+    result.notes.append(
+        f"{trained} models trained in {seconds:.0f} s, jobs of {judged} retrains judged in {judging:.0f} s"
+    )
     return result
 
 
@@ -84,8 +89,8 @@ def _children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _trained(world: GateWorld) -> tuple[SideTable, int, float]:
-    """The gate's side of the pool, how many models were missing, and the seconds that they took."""
+def _trained(world: GateWorld) -> tuple[int, float]:
+    """Train what is missing; answers how many models that was, and the seconds that they took."""
     waiting = [] if world.served.is_dir() else [Job(0)]
     seconds = train_all(world, waiting) if waiting else 0.0
     train, held_out = (world.records(part) for part in ("train", "held_out"))
@@ -94,7 +99,8 @@ def _trained(world: GateWorld) -> tuple[SideTable, int, float]:
     count = len(waiting)
     if not pool.complete:
         seconds += train_all(world, [Job(number, pool.directory) for number in range(POOL)])
-        pool, count = settle_pool(pool.directory), count + POOL
+        settle_pool(pool.directory)
+        count += POOL
     waiting = [Job(1, forget=name) for name in world.forget_sets() if not world.retrained(name, 1).is_dir()]
     seconds += train_all(world, waiting) if waiting else 0.0
-    return load_side(pool, "gate"), count + len(waiting), seconds
+    return count + len(waiting), seconds

@@ -41,7 +41,8 @@ from workers.planning.score_tables import CANDIDATE, FORGET, HELD_OUT, ORIGINAL,
 from workers.planning.traces import difficulty_of
 from workers.references.layout import HELD_OUT as POOL_HELD_OUT
 from workers.references.layout import TRAIN
-from workers.references.tables import SideTable
+from workers.references.pool import open_pool
+from workers.references.tables import SideTable, load_side
 from workers.scoring.score import score
 
 POLICY = Policy()
@@ -95,19 +96,35 @@ class _Job:
         return self.side.judged(part, ids, scores_of(rows), subjects, labels)
 
 
-def verdicts(world: GateWorld, side: SideTable) -> Iterator[Verdicts]:
-    """Every candidate of every job, with references and without; each model is scored once."""
-    train, everybody = world.records("train"), world.records("held_out")
-    line = open_line(world.served, world.task, train, everybody, HELD_OUT_DIGEST)
-    certified = split_held_out(everybody, held_out_key(HELD_OUT_DIGEST))[1]
-    served = _scored(world, world.served, train, certified)
-    at, retrained = "", dict[str, pa.Table]()
-    for number, each in enumerate(world.sets()):
-        if each.retrain != at:
-            at, retrained = each.retrain, _scored(world, world.retrained(each.retrain, 1), train, certified)
-        kept = _kept(train, each, number)
-        job = _job(world, line, certified, each, _table(served, each, kept), side)
-        yield from _judged(job, _table(retrained, each, kept), np.random.default_rng([7, number]))
+@dataclass(frozen=True)
+class Court:
+    """What all jobs of a world share: its records, the scores of the served model, and the gate's side of the pool."""
+
+    world: GateWorld
+    line: Line
+    certified: Records
+    served: Mapping[str, pa.Table]
+    side: SideTable
+
+    @classmethod
+    def of(cls, world: GateWorld) -> "Court":
+        """Open a world whose models are trained."""
+        train, everybody = world.records("train"), world.records("held_out")
+        line = open_line(world.served, world.task, train, everybody, HELD_OUT_DIGEST)
+        certified = split_held_out(everybody, held_out_key(HELD_OUT_DIGEST))[1]
+        pool = open_pool(world.folder / "pool")
+        return cls(world, line, certified, _scored(world, world.served, train, certified), load_side(pool, "gate"))
+
+    def verdicts(self, retrain: str) -> Iterator[Verdicts]:
+        """Every candidate of every job of a retrain, with references and without; its model is scored once."""
+        train = self.line.people
+        scores = _scored(self.world, self.world.retrained(retrain, 1), train, self.certified)
+        for number, each in enumerate(self.world.sets()):
+            if each.retrain == retrain:
+                kept = _kept(train, each, number)
+                original = _table(self.served, each, kept)
+                job = _job(self.world, self.line, self.certified, each, original, self.side)
+                yield from _judged(job, _table(scores, each, kept), np.random.default_rng([7, number]))
 
 
 def _judged(job: _Job, retrained: pa.Table, draw: np.random.Generator) -> Iterator[Verdicts]:
