@@ -17,7 +17,7 @@ from workers.demo.world import Files, make_world
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-SETS = 3
+SETS = 2
 PEOPLE = {"digits": 12, "support": 12}
 TASKS = {"digits": "image-classification", "support": "causal-lm"}
 
