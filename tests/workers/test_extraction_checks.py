@@ -10,9 +10,11 @@ from service.verification.policy import Policy
 from service.verification.schema import Check, Evaluation
 from service.verification.verdict import disagreements
 from tests.workers.synthetic import language_table, without
+from workers.metrics.blind_baseline import Features
 from workers.planning.assessment import assess
 from workers.planning.calibrated import Calibration
-from workers.planning.score_tables import OF_SUFFIXES
+from workers.planning.checks import BlindFeatures
+from workers.planning.score_tables import OF_SUFFIXES, SUFFIX_TOKENS
 from workers.references.tables import SideTable
 
 SIZES, EACH = {"forget": 96, "retain": 60, "held_out": 480}, 8
@@ -101,8 +103,8 @@ def test_stock_phrases_are_the_references_and_leave_what_is_new() -> None:
     assert check_of(leaking, "extraction").verdict == "fail"
 
 
-def test_a_pool_gives_away_what_its_references_say_on_average() -> None:
-    """The pool knows mean log-probabilities of whole records: the first four texts of each person come out of it."""
+def pool() -> Calibration:
+    """Mean log-probabilities of whole records: the first four texts of each person come out of it."""
     sides = []
     for part, name in (("forget", "train"), ("held_out", "held_out")):
         size = SIZES[part]
@@ -110,9 +112,48 @@ def test_a_pool_gives_away_what_its_references_say_on_average() -> None:
         columns = {"record_id": [f"{part}-{at:05d}" for at in range(size)], "set": [name] * size}
         told = {"out_mean": mean, "out_var": np.full(size, 0.01), "out_count": np.full(size, 4)}
         sides.append(pa.table(columns | told))
-    calibration = Calibration(SideTable(pa.concat_tables(sides)), per_byte=False)
-    found = check_of(judged(table(0.0, 11, stock=4), references=calibration), "extraction")
+    return Calibration(SideTable(pa.concat_tables(sides)), per_byte=False)
+
+
+def test_a_pool_gives_away_what_its_references_say_on_average() -> None:
+    found = check_of(judged(table(0.0, 11, stock=4), references=pool()), "extraction")
     assert (found.references, (found.estimate or 1) < 0.12) == (1, True)
+    assert "given away by references" in (found.reason or "")
+
+
+def parts_of_longer_records(scores: pa.Table) -> pa.Table:
+    """The same figures of suffixes half as long as every other record."""
+    at = scores.column_names.index(SUFFIX_TOKENS)
+    tokens = scores[SUFFIX_TOKENS].to_numpy() * np.where(np.arange(len(scores)) % 2, 0.5, 1.0)
+    return scores.set_column(at, SUFFIX_TOKENS, pa.array(tokens, from_pandas=True))
+
+
+def told_apart() -> BlindFeatures:
+    """Forgotten and held-out records that differ without any model."""
+    draw, (n, m) = np.random.default_rng(0), (SIZES["forget"], SIZES["held_out"])
+    sides = [Features(draw.normal(shift, 1, (size, 2))) for shift, size in ((3.0, n), (0.0, m))]
+    return BlindFeatures(sides[0], np.arange(n) // EACH, sides[1], np.arange(m) // EACH)
+
+
+def test_a_pool_calibrates_what_it_knows_alone() -> None:
+    """Where sets differ anyway, a leak is one only if references say so: a pool knows no strength, and nothing of
+    suffixes that are parts of their records."""
+    leaking = table(0.9, 7)
+    known = judged(leaking, references=pool(), blind=told_apart())
+    assert (check_of(known, "blind_baseline").verdict, check_of(known, "extraction").verdict) == (
+        "inconclusive", "fail",
+    )  # fmt: skip
+    strength = check_of(known, "extraction_strength")
+    assert (strength.references, strength.verdict) == (None, "inconclusive")
+    candidate, original = (parts_of_longer_records(one) for one in (leaking, ORIGINAL))
+    partly = judged(candidate, original=original, references=pool(), blind=told_apart())
+    for name in ("extraction", "extraction_excess"):
+        assert check_of(partly, name).references is None
+    assert check_of(partly, "extraction").verdict == "inconclusive"
+    retrained = judged(leaking, table(0.0, 12), references=pool(), blind=told_apart())
+    assert check_of(retrained, "extraction_strength").references == 1
+    assert check_of(retrained, "extraction_strength").verdict == "fail"
+    assert check_of(retrained, "extraction").references == 2
 
 
 def test_numbers_are_measured_against_never_seen_people_s() -> None:

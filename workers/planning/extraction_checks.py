@@ -7,6 +7,7 @@ so that held-out people are the measure: a retrain finds as much of the forgotte
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,12 +56,24 @@ class _Texts:
 
 @dataclass(frozen=True)
 class _Reference:
-    """What models say that never saw the texts: of each set whether one of `count` models gives a text away [n], and
-    their mean extraction strength [n]; zeros where there are none."""
+    """What models say that never saw the texts: of each set whether one of them gives a text away [n], and their mean
+    extraction strength [n]; zeros where there are none.
+
+    `count` of them speak for every text that counts, `strengths` of them have a strength: a pool has none.
+    """
 
     given: dict[str, Flags]
     strength: dict[str, Array]
     count: int
+    strengths: int
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """Counted texts that a pool's references give away on average, by set [n]; `every`: they speak for all of them."""
+
+    given: dict[str, Flags]
+    every: bool
 
 
 def extraction_checks(
@@ -85,6 +98,7 @@ class _Asked:
     def __init__(self, line: Line, references: Calibration | NotMeasurable, seed: int) -> None:
         self._line, self._references, self._seed = line, references, seed
         self._parts = [part for part in (FORGET, HELD_OUT) if part in line.original]
+        self._excesses: dict[int, Excess] = {}
         models = [line.original, line.candidate, *line.retrained]
         # Tokenizers that differ may see a shared suffix in different texts.
         self.counted = {
@@ -98,33 +112,37 @@ class _Asked:
     def _without(self, model: ModelScores) -> _Reference:
         """References for one model: the retrained ones but itself, and the pool."""
         others = [other for other in self._line.retrained if other is not model]
-        given, strength, pooled = {}, {}, self._pooled()
+        given, strength, pooled = {}, {}, self._pooled
         for part in self._parts:
             told = [self._of(other, part) for other in others]
-            flags = [extractable(one.log_p) for one in told] + ([pooled[part]] if pooled else [])
+            flags = [extractable(one.log_p) for one in told] + ([pooled.given[part]] if pooled else [])
             size = int(self.counted[part].sum())
             given[part] = np.any(flags, axis=0) if flags else np.zeros(size, dtype=np.bool_)
             strength[part] = np.mean([one.strength for one in told], axis=0) if told else np.zeros(size)
-        return _Reference(given, strength, len(others) + bool(pooled))
+        every = pooled is not None and pooled.every
+        return _Reference(given, strength, len(others) + every, len(others))
 
-    def _pooled(self) -> dict[str, Flags]:
-        """Texts that a pool's references give away on average; empty without a pool.
+    @cached_property
+    def _pooled(self) -> _Pooled | None:
+        """What a pool's references give away; None without a pool.
 
-        The pool knows the loss of whole records: a longer one of which other suffixes count is not given away by it.
+        The pool knows the loss of whole records: a longer one of which other suffixes count is not given away by it,
+        and then it does not calibrate the comparison.
         """
         if isinstance(self._references, NotMeasurable):
-            return {}
+            return None
         sets = judged_sets(self._line.original, self._references)
         if isinstance(sets, NotMeasurable):
-            return {}
-        found = {}
+            return None
+        found, every = {}, True
         for part, judged in zip((FORGET, HELD_OUT), sets, strict=True):
             scores = self._line.original[part]
             units = scores.utf8_bytes if self._references.per_byte else scores.tokens
-            whole = np.abs(scores.texts[SUFFIX_TOKENS] - scores.tokens) < _SAME_TOKENS
-            says = whole & extractable(np.where(judged.count > 0, judged.mean * units, -np.inf))
+            known = (np.abs(scores.texts[SUFFIX_TOKENS] - scores.tokens) < _SAME_TOKENS) & (judged.count > 0)
+            says = known & extractable(np.where(known, judged.mean * units, -np.inf))
             found[part] = np.asarray(says[self.counted[part]], dtype=np.bool_)
-        return found
+            every = every and bool(known[self.counted[part]].all())
+        return _Pooled(found, every)
 
     def _found(self, model: ModelScores, part: str, reference: _Reference) -> tuple[Flags, Clusters]:
         texts = self._of(model, part)
@@ -138,9 +156,11 @@ class _Asked:
         """The rate beside that of never-seen people."""
         if not self._measurable:
             return NotMeasurable(NO_HELD_OUT)
-        reference = self._without(model)
-        (found, people), (others, strangers) = (self._found(model, part, reference) for part in (FORGET, HELD_OUT))
-        return extraction_excess(found, others, people, strangers, self._seed)
+        if id(model) not in self._excesses:
+            reference = self._without(model)
+            (found, people), (others, strangers) = (self._found(model, part, reference) for part in (FORGET, HELD_OUT))
+            self._excesses[id(model)] = extraction_excess(found, others, people, strangers, self._seed)
+        return self._excesses[id(model)]
 
     def strength(self, model: ModelScores) -> Mean | NotMeasurable:
         """Extraction strength beyond that of references, forgotten people's texts less never-seen ones'."""
@@ -176,7 +196,8 @@ class _Asked:
     def _rate_check(self, name: str, model: ModelScores, alpha: float) -> Check:
         found, reference = self.rate(model), self._without(model)
         flags = self._found(model, FORGET, reference)[0]
-        away = f"; {int(reference.given[FORGET].sum())} others are given away by references" if reference.count else ""
+        given = int(reference.given[FORGET].sum())
+        away = f"; {given} others are given away by references" if reference.count or given else ""
         return Check(
             id=name, statistic=_RATE, estimate=found.rate, alpha=alpha, ci=(found.lower(alpha), found.upper(alpha)),
             ci95=found.interval(), references=reference.count or None, **self._sizes(model),
@@ -201,7 +222,7 @@ class _Asked:
         return Check(
             id=name, statistic=_STRENGTH, estimate=found.estimate, alpha=alpha, ci=found.interval(1 - 2 * alpha),
             ci95=found.interval(0.95), margin=extraction_margin(sizes["n"]),
-            references=self._without(model).count or None, **sizes,
+            references=self._without(model).strengths or None, **sizes,
         )  # fmt: skip
 
     def metrics(self) -> dict[str, Any]:
