@@ -8,7 +8,6 @@ from service.errors import BadDataset
 from tests.workers import factories
 from tests.workers.memorising import LENGTH, secrets, train, untrained
 from workers.metrics.extraction import (
-    exact_memorisation,
     extractable,
     extraction_rate,
     extraction_strength,
@@ -73,8 +72,8 @@ def test_planted_secrets_are_near_certain_before_and_not_after_an_exact_retrain(
     assert strength[0] == 1.0
     # The end token is always foreseen; a digit before it is by chance.
     assert strength[1] < 0.25
-    assert exact_memorisation(before.correct, before.rows, size).mean() == 1.0
-    assert exact_memorisation(after.correct, after.rows, size).mean() < 0.4
+    assert before.correct.all()
+    assert after.correct.mean() < 0.4
 
 
 def test_one_pass_equals_a_plain_product_of_probabilities(memorised: LoadedModel) -> None:
@@ -102,7 +101,7 @@ def test_greedy_says_what_is_right_all_along_and_nothing_else(memorised: LoadedM
     for loaded, expected in ((memorised, 1.0), (retrained, 0.0)):
         windows = windows_of(loaded)
         found = forced(loaded, windows, factories.context(), GREEDY)
-        whole = exact_memorisation(found.correct, found.rows, len(windows)) == 1
+        whole = np.bincount(found.rows, weights=~found.correct, minlength=len(windows)) == 0
         assert np.array_equal(np.exp(log_p(found)), whole.astype(float))
         texts = sampled(loaded, windows, factories.context(), samples=1, decoding=GREEDY)
         said = leaked(texts, SECRETS.columns["completion"])[:, 0]

@@ -1,13 +1,13 @@
 """Extraction by hand, its closed forms, and how its rate errs."""
 
 import math
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
 import pytest
 
 from workers.metrics.extraction import (
-    exact_memorisation,
     extractable,
     extraction_excess,
     extraction_rate,
@@ -51,13 +51,12 @@ def test_suffixes_multiply_within_their_window() -> None:
     assert suffix_log_probability(np.array([0.0, -np.inf]), np.array([0, 0]), 1).tolist() == [-np.inf]
 
 
-def test_strength_and_exact_memorisation_by_hand() -> None:
+def test_strength_by_hand() -> None:
     cases = [[1, 1, 1, 1], [0, 0, 1, 1], [1, 1, 1, 0], [0, 1, 1, 1, 1], [0], []]
     correct = np.array([bool(flag) for case in cases for flag in case])
     rows = np.repeat(np.arange(len(cases)), [len(case) for case in cases])
     # Even the last token wrong: 0, however much before it is right.
     assert extraction_strength(correct, rows, len(cases)) == pytest.approx([1.0, 0.5, 0.0, 0.8, 0.0, 0.0])
-    assert exact_memorisation(correct, rows, len(cases)) == pytest.approx([1.0, 0.5, 0.75, 0.8, 0.0, 0.0])
 
 
 def test_secrets_are_found_in_other_words_and_spacing() -> None:
@@ -125,6 +124,21 @@ def test_the_excess_by_hand() -> None:
     assert excess.p_value == pytest.approx(1 / 3, abs=0.04)
     nothing = extraction_excess(np.zeros(3, dtype=bool), others, people, strangers, seed=0)
     assert (nothing.estimate, nothing.p_value) == (0.0, 1.0)
+
+
+def test_the_p_value_is_that_of_all_drawings_at_once_in_little_memory() -> None:
+    """Two thousand drawings of three thousand people are 48 MB at once; a part of them at a time draws the same."""
+    random = np.random.default_rng(4)
+    (found, people), (others, strangers) = drawn(random, 300, 0.12, each=2), drawn(random, 2700, 0.1, each=2)
+    tracemalloc.start()
+    excess = extraction_excess(found, others, people, strangers, seed=5)
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert used < 40e6
+    each = np.concatenate([found, others]).reshape(-1, 2).sum(axis=1)
+    chosen = np.random.default_rng(5).random((1999, 3000)).argsort(axis=1)[:, :300]
+    above = np.count_nonzero(each[chosen].sum(axis=1) >= each[:300].sum())
+    assert excess.p_value == (above + 1) / 2000
 
 
 def test_never_seen_people_are_not_accused_and_remembered_ones_are() -> None:
