@@ -14,9 +14,8 @@ publication to publication.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,7 +47,7 @@ def log_wealth(total: ArrayLike, count: ArrayLike, mean: float) -> Array:
 
 @dataclass(frozen=True)
 class Wager:
-    """The wager after all publications so far: a few numbers, stored as JSON and continued at the next publication.
+    """The wager after all publications so far: a few numbers that are continued at the next publication.
 
     `null` is the mean that is bet against: 1/2 plus the leak that is tolerated. `total` is the sum of the `count`
     outcomes, `peak` the greatest log wealth there ever was. Raises ValueError for numbers that no outcomes give.
@@ -60,7 +59,7 @@ class Wager:
     peak: float = 0.0
 
     def __post_init__(self) -> None:
-        """Checked here, so that a damaged document does not come back from storage as a wager."""
+        """Checked here, since reports are read that others wrote."""
         if not (0 < self.null < 1 and 0 <= self.total <= self.count and 0 <= self.peak < math.inf):
             raise ValueError(
                 "these numbers are no wager: null within 0 and 1, total within 0 and count, peak from 0 on"
@@ -75,23 +74,6 @@ class Wager:
     def highest(self) -> float:
         """The greatest e-value there ever was, as far as a float holds it."""
         return math.exp(min(self.peak, _LARGEST_EXPONENT))
-
-    def after(self, outcomes: Array) -> "Wager":
-        """The wager after further outcomes in [0, 1], in an order fixed before they were known.
-
-        Each outcome must be one whose chance is `null` at most given all before it, if there is no leak: canaries
-        drawn by independent coins, each used once. Raises ValueError for outcomes outside [0, 1].
-        """
-        if not np.all((outcomes >= 0) & (outcomes <= 1)):
-            raise ValueError("outcomes must lie within 0 and 1")
-        if len(outcomes) == 0:
-            return self
-        sums = self.total + np.cumsum(outcomes)
-        counts = self.count + np.arange(1, len(outcomes) + 1)
-        highest = float(log_wealth(sums, counts, self.null).max())
-        # A sum of fractions may exceed its bound by a rounding error.
-        total = min(float(sums[-1]), float(counts[-1]))
-        return replace(self, total=total, count=int(counts[-1]), peak=max(self.peak, highest))
 
     def plus(self, total: float, count: int) -> "Wager":
         """The wager after one more publication, of whose `count` outcomes only their sum is known.
@@ -119,20 +101,6 @@ class Wager:
             return 0.0, 1.0
         low = _least(self.total, self.count, alpha / 2)
         return low, 1.0 - _least(self.count - self.total, self.count, alpha / 2)
-
-    def as_json(self) -> dict[str, Any]:
-        """The document that is stored."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "Wager":
-        """The wager that was stored. Raises ValueError for a document that is none."""
-        if set(document) != {"null", "total", "count", "peak"}:
-            raise ValueError("a stored wager has null, total, count and peak")
-        null, total, count, peak = (document[key] for key in ("null", "total", "count", "peak"))
-        if not isinstance(count, int) or not all(isinstance(value, int | float) for value in (null, total, peak)):
-            raise ValueError("a stored wager consists of numbers, and its count is a whole one")
-        return cls(float(null), float(total), count, float(peak))
 
 
 def fold(publications: Iterable[tuple[float, int]], null: float = CHANCE) -> list[Wager]:

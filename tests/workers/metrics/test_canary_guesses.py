@@ -20,5 +20,5 @@ def test_without_a_trace_half_are_right_and_a_shift_shows_in_the_wager() -> None
     # A shift of 0.36 standard deviations is right in Phi(0.36 / sqrt 2) = 60 % of the pairs.
     right = canary_guesses(leaking[0] + 0.36, leaking[1])
     assert right.mean() == pytest.approx(0.6, abs=0.03)
-    assert Wager().after(right[:730]).alarm()
-    assert not Wager().after(canary_guesses(*clean)[:730]).alarm()
+    assert Wager().plus(right[:730].sum(), 730).alarm()
+    assert not Wager().plus(canary_guesses(*clean)[:730].sum(), 730).alarm()
