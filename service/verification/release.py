@@ -9,11 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.verification.schema import Evaluation
-from service.verification.verdict import DISTINCT, PROVENANCE, SANITY
+from service.verification.schema import EVALUATION, Check, Evaluation
+from service.verification.verdict import DISTINCT, PROVENANCE, SANITY, UTILITY
 
 PUBLISHED_STATES = frozenset({"passed", "released"})
 """States of the attempt that a job publishes."""
+
+OTHER_RULES = "its evaluation was written by another version of the service"
 
 
 def why_not_releasable(document: Mapping[str, Any]) -> str | None:
@@ -24,10 +26,12 @@ def why_not_releasable(document: Mapping[str, Any]) -> str | None:
     try:
         evaluation = Evaluation.model_validate(document)
     except ValidationError:
-        return "its evaluation was written by another version of the service"
+        return OTHER_RULES
+    if evaluation.schema_id != EVALUATION:  # it can be read and not judged again: its bundle would never verify
+        return OTHER_RULES
     if evaluation.verdict != "inconclusive":
         return f"its verdict is {evaluation.verdict}, and only an inconclusive one can be overridden"
-    failed = next((check for check in evaluation.checks if check.role == "gate" and check.verdict == "fail"), None)
+    failed = next((check for check in evaluation.checks if _forbids(check)), None)
     if failed is not None:
         return f"the check {failed.id} failed"
     for name in (DISTINCT, SANITY):
@@ -35,6 +39,11 @@ def why_not_releasable(document: Mapping[str, Any]) -> str | None:
         if check is None or check.verdict != "pass":
             return f"the check {name} did not pass"
     return _provenance(evaluation)
+
+
+def _forbids(check: Check) -> bool:
+    """Every gate that fails, and lost utility also where the held-out set is too small for it to gate."""
+    return check.verdict == "fail" and (check.role == "gate" or check.id == UTILITY)
 
 
 def _provenance(evaluation: Evaluation) -> str | None:

@@ -209,6 +209,10 @@ def _without(name: str, **changes: Any) -> Evaluation:
     return told.model_copy(update={"checks": checks})
 
 
+def _by_old_rules() -> Evaluation:
+    return samples.evaluation(**UNDECIDED).model_copy(update={"schema_id": "lethe/evaluation/1"})
+
+
 @pytest.mark.parametrize(
     ("told", "said"),
     [
@@ -216,6 +220,8 @@ def _without(name: str, **changes: Any) -> Evaluation:
         (_without("sanity", verdict="inconclusive"), "the check sanity did not pass"),
         (_without("distinct", verdict="fail"), "the check distinct failed"),
         (_without("utility", verdict="fail"), "the check utility failed"),
+        (_without("utility", verdict="fail", role="diagnostic"), "the check utility failed"),
+        (_by_old_rules(), "another version of the service"),
         (
             samples.evaluation(
                 **UNDECIDED, more=[samples.PROVENANCE.model_copy(update={"verdict": "fail", "role": "diagnostic"})]
