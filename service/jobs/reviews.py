@@ -72,6 +72,11 @@ def _refuse_release(session: Session, job_id: str, number: int) -> Attempt:
     why = why_not_releasable(attempt.verification or {})
     if why is not None:
         raise NotReleasable(f"attempt {number} cannot be released: {why}")
+    passed = service.passed_attempt(service.attempts_of(session, job_id))
+    if passed is not None:
+        raise NotReleasable(
+            f"attempt {passed} of the job passed the gate; retry the request rather than release another"
+        )
     if service.requests_of(session, job_id) != service.scope_requests(job):
         raise RequestsChanged("a request of the job was cancelled or retried since; a new job has to serve the others")
     model = session.get_one(Model, job.model_id)

@@ -111,11 +111,19 @@ def _date_files(session: Session, job_id: str) -> None:
 
 
 def releasable(job: Job, attempts: Sequence[Attempt]) -> list[int]:
-    """Numbers of the attempts that policy and gate let a reviewer release, once the job has failed."""
-    if not Policy.model_validate(job.policy).approval.override:
+    """Numbers of the attempts that policy and gate let a reviewer release, once the job has failed.
+
+    None where one has passed and only its publication broke: a retry comes to that without an override.
+    """
+    if not Policy.model_validate(job.policy).approval.override or passed_attempt(attempts) is not None:
         return []
     judged = [row for row in attempts if row.state == "inconclusive" and row.verification and row.candidate_path]
     return [row.number for row in judged if why_not_releasable(row.verification or {}) is None]
+
+
+def passed_attempt(attempts: Sequence[Attempt]) -> int | None:
+    """Number of the attempt that passed the gate, if one has."""
+    return next((row.number for row in attempts if row.state == "passed"), None)
 
 
 def release_offer(job: Job, attempts: Sequence[Attempt], requests: Sequence[str]) -> dict[str, Any] | None:

@@ -58,12 +58,14 @@ def _resolved(folder: Path, policy: str) -> tuple[str, list[str]]:
     return job_id, requests
 
 
-def _judged(job_id: str, state: str, next_stage: str) -> None:
+def _judged(job_id: str, state: str, next_stage: str, number: int = 1) -> None:
     """An attempt that the gate has judged so."""
-    candidate = image_model(get_settings().home / "jobs" / job_id / "fence-2" / "candidate-1", fill=1)
+    folder = get_settings().home / "jobs" / job_id / "fence-2"
+    candidate = image_model(folder / f"candidate-{number}", fill=number)
     told = samples.evaluation() if state == "passed" else samples.evaluation(**UNDECIDED)
     with transaction() as session:
-        row = Attempt(id=new_id("att"), job_id=job_id, number=1, method="nabla_tau", params={}, seed=0, state=state)
+        row = Attempt(id=new_id("att"), job_id=job_id, number=number, method="nabla_tau", params={}, seed=0)
+        row.state = state
         row.started_at, row.candidate_path, row.verification = clock(session), str(candidate), told.as_json()
         row.candidate_digest = files.manifest_digest(files.digest_directory(candidate))
         session.add(row)
@@ -198,3 +200,15 @@ def test_a_request_cancelled_after_the_release_sends_the_job_back(database_url: 
     job = _job(job_id)
     assert (job.stage, job.review, job.verdict) == ("resolve", None, None)
     assert len(_versions()) == 1
+
+
+def test_what_was_released_is_published_whatever_else_passed(database_url: str, tmp_path: Path) -> None:
+    job_id, _ = _resolved(tmp_path, OVERRIDE)
+    _judged(job_id, "inconclusive", "unlearn")
+    jobs.fail(job_id, _work(job_id, "unlearn").claim.fence, JobError("no rung passed"))
+    reviews.release(job_id, 1, "No more records will come.", ADMIN)
+    _judged(job_id, "passed", "publish", number=2)
+    publish.run(_work(job_id, "publish"))
+    first, second = _work(job_id, "attest").attempts()
+    assert (first.state, second.state) == ("released", "passed")
+    assert _versions()[-1].digest == first.candidate_digest != second.candidate_digest

@@ -26,15 +26,23 @@ from workers.tasks.work import Work
 
 def run(work: Work) -> None:
     """Publish the attempt that passed or was released. A crash anywhere in here is repaired by running it again."""
-    chosen = [row for row in work.attempts() if row.state in PUBLISHED_STATES]
-    if not chosen:
-        raise JobError("no attempt passed the gate; nothing was published")
-    if not _seal_requests(work, chosen[-1]):
+    chosen = _chosen(work)
+    if not _seal_requests(work, chosen):
         return
-    weights = _prepare(work, chosen[-1])
+    weights = _prepare(work, chosen)
     affected = affected_by(work.model, work.forget_ids(), reserve=work.dataset.holdout_path is None)
     with work.fenced() as session:
-        _switch(session, work, chosen[-1], weights, affected)
+        _switch(session, work, chosen, weights, affected)
+
+
+def _chosen(work: Work) -> Attempt:
+    """The attempt that a reviewer released, where one did, else the one that passed."""
+    review, rows = work.job.review or {}, [row for row in work.attempts() if row.state in PUBLISHED_STATES]
+    if review.get("kind") == "released":
+        rows = [row for row in rows if row.number == review["attempt"]]
+    if not rows:
+        raise JobError("no attempt passed the gate; nothing was published")
+    return rows[-1]
 
 
 @dataclass(frozen=True)

@@ -305,3 +305,18 @@ def test_a_request_that_failed_for_another_model_too_stays_failed(
         session.add(row)
     assert _release(api, failed.job_id, reviewer)[0] == 200
     assert _statuses(failed) == ["failed", "running"]
+
+
+def test_nothing_is_released_beside_an_attempt_that_passed(failed: Failed) -> None:
+    """Its publication broke, for a full disk say: a retry comes to it without an override."""
+    with transaction() as session:
+        row = Attempt(id="att_2", job_id=failed.job_id, number=2, method="scrub", params={}, seed=0, state="passed")
+        row.started_at = clock(session)
+        session.add(row)
+    with reading() as session:
+        attempts = jobs.attempts_of(session, failed.job_id)
+    assert jobs.release_offer(job_of(failed.job_id), attempts, failed.requests) is None
+    with pytest.raises(NotReleasable, match="attempt 2 of the job passed the gate"):
+        reviews.release(failed.job_id, 1, REASON, ADMIN)
+    assert job_of(failed.job_id).status == "failed"
+    assert _events("attempt.released") == []
