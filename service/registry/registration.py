@@ -151,7 +151,7 @@ def _discard(folder: Path) -> None:
 def _store(bundle: _Bundle) -> Version:
     with transaction() as session:
         now = clock(session)
-        model = repository.find_model(session, bundle.name)
+        model = repository.find_model(session, bundle.name, held=True)
         if model is None:
             return _store_first(session, bundle, now)
         return _store_further(session, model, bundle, now)

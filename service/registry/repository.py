@@ -23,14 +23,18 @@ def version_path(name: str, digest: str) -> Path:
     return get_settings().home / "models" / name / digest
 
 
-def find_model(session: Session, name: str) -> Model | None:
-    """The model of this name, or None."""
-    return session.scalar(select(Model).where(Model.name == name))
+def find_model(session: Session, name: str, *, held: bool = False) -> Model | None:
+    """The model of this name, or None. `held`: as it is now, and nobody else changes it until the transaction ends."""
+    query = select(Model).where(Model.name == name)
+    if held:
+        # NO KEY UPDATE, as for moving the pointer: rows that only refer to the model are still written.
+        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    return session.scalar(query)
 
 
-def get_model(session: Session, name: str) -> Model:
-    """The model of this name. Raises NotFound."""
-    model = find_model(session, name)
+def get_model(session: Session, name: str, *, held: bool = False) -> Model:
+    """The model of this name, as `find_model` answers it. Raises NotFound."""
+    model = find_model(session, name, held=held)
     if model is None:
         raise NotFound(f"there is no model {name!r}")
     return model

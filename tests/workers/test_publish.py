@@ -5,6 +5,7 @@ import shutil
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -20,10 +21,12 @@ from service.jobs import service as jobs
 from service.jobs.models import Attempt, Job
 from service.registry import files, placement
 from service.registry import service as registry
-from service.registry.models import Artefact, Version
+from service.registry.models import Artefact, Model, Version
 from tests.dying import die_before_commit
+from tests.locks import until_blocked
 from tests.service.factories import image_model, image_rows, register_images, write_parquet
 from workers.tasks import notify, publish, resolve
+from workers.tasks.contamination import affected_by
 from workers.tasks.work import Work
 
 PUBLISH = """
@@ -154,11 +157,12 @@ def test_a_job_that_fails_after_it_placed_takes_it_along(
 def test_who_lost_the_lease_places_nothing(base: Version, job_id: str, home: Path) -> None:
     late = Work(_claim(job_id, "publish"))
     weights = publish._prepare(late, late.attempts()[-1])
+    affected = affected_by(late.model, late.forget_ids(), reserve=False)
     with transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(lease_until=None))
     now_mine = Work(_claim(job_id, "publish"))
     with pytest.raises(LeaseLost), late.fenced() as session:
-        publish._switch(session, late, late.attempts()[-1], weights)
+        publish._switch(session, late, late.attempts()[-1], weights, affected)
     assert _folders(home) == {base.digest}
     publish.run(now_mine)
     assert _unpublished() == []
@@ -207,3 +211,27 @@ def test_a_candidate_that_changed_or_is_gone_is_not_published(base: Version, job
         publish.run(work)
     assert _folders(home) == {base.digest}
     assert _unpublished() == []
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_precision_that_changes_in_this_very_moment_is_seen(database_url: str, base: Version, job_id: str) -> None:
+    work, raised = Work(_claim(job_id, "publish")), []
+    told = {"verdict": "pass", "grade": "C", "basis": "measurement", "serve_precision": "fp32"}
+    with transaction() as session:
+        session.execute(update(Attempt).where(Attempt.job_id == job_id).values(verification=told))
+
+    def publish_it() -> None:
+        try:
+            publish.run(work)
+        except JobError as error:
+            raised.append(error.detail)
+
+    publishing = Thread(target=publish_it)
+    with transaction() as session:
+        session.execute(update(Model).values(serve_precision="int4"))
+        publishing.start()
+        assert until_blocked(database_url, publishing)
+    publishing.join(30)
+    (detail,) = raised
+    assert detail.startswith("the model is served in another precision")
+    assert _versions(base) == [(1, "serving", base.digest)]

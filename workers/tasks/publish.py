@@ -105,7 +105,8 @@ def _prepare(work: Work, attempt: Attempt) -> _Weights:
 
 def _switch(session: Session, work: Work, attempt: Attempt, weights: _Weights, affected: pools.Affected) -> None:
     job, now = work.job, clock(session)
-    model = session.get_one(Model, work.model.id)
+    # Held: what it is served in, and which data it has, is compared with what was judged until the pointer has moved.
+    model = session.get_one(Model, work.model.id, with_for_update={"key_share": True})
     if model.dataset_id != work.dataset.id:
         raise JobError("other data was registered for the model while the job ran; retry the request")
     judged = attempt.verification or {}

@@ -1,17 +1,21 @@
 """In which precision a model is served: given at registration, shown, and kept to once a version was judged in it."""
 
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from service.audit.models import AuditEvent
-from service.database import reading, transaction
+from service.database import clock, reading, transaction
 from service.errors import BadParameters, Conflict
 from service.registry import service
-from service.registry.models import Version
+from service.registry.models import Model, Version
+from tests.locks import until_blocked
 from tests.service.conftest import MakeKey
 from tests.service.factories import image_model, register_images
 
@@ -61,3 +65,83 @@ def test_what_was_judged_by_measurement_is_served_as_it_was_judged(database_url:
     judged(version, basis="procedure", serve_precision="int8")
     assert register_images(tmp_path, serve_precision="fp32").id == version.id
     assert precision() == "fp32"
+
+
+def test_a_retired_version_serves_again_only_as_it_was_judged(database_url: str, tmp_path: Path) -> None:
+    first = register_images(tmp_path)
+    judged(first, basis="measurement")
+    register_images(tmp_path, path=image_model(tmp_path / "new", fill=1), serve_precision="int8")
+    with transaction() as session, pytest.raises(Conflict, match="judged as it was served, in fp32, and the model"):
+        service.activate(session, "digits", 1, "local", clock(session))
+    judged(first, basis="measurement", serve_precision="int8")
+    with transaction() as session:
+        assert service.activate(session, "digits", 1, "local", clock(session)).state == "serving"
+
+
+def test_an_exact_version_serves_again_in_any_precision(database_url: str, tmp_path: Path) -> None:
+    judged(register_images(tmp_path), basis="procedure", serve_precision="fp32")
+    register_images(tmp_path, path=image_model(tmp_path / "new", fill=1), serve_precision="int8")
+    with transaction() as session:
+        assert service.activate(session, "digits", 1, "local", clock(session)).state == "serving"
+
+
+def _refusals(call: Callable[[], object], refused: list[str]) -> Thread:
+    """A thread that makes the call and notes that it was refused."""
+
+    def run() -> None:
+        try:
+            call()
+        except Conflict as error:
+            refused.append(error.detail)
+
+    return Thread(target=run)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_who_registers_another_precision_waits_for_who_publishes(database_url: str, tmp_path: Path) -> None:
+    """The version that comes to serve was judged in fp32, and nobody else sees it yet."""
+    base, refused = register_images(tmp_path), list[str]()
+    thread = _refusals(lambda: register_images(tmp_path, serve_precision="int4"), refused)
+    with transaction() as session:
+        published = service.publish_version(
+            session,
+            job_id="job_1",
+            model_id=base.model_id,
+            base_version_id=base.id,
+            digest="ab" * 32,
+            path=tmp_path / "published",
+            method="scrub",
+            verification={"basis": "measurement", "serve_precision": "fp32"},
+            destroy_after=timedelta(days=7),
+            now=clock(session),
+            manifest={},
+        )
+        thread.start()
+        assert until_blocked(database_url, thread)
+    thread.join(30)
+    assert refused == ["this directory is version 1 of 'digits', which a deletion has retired"]
+    with reading() as session:
+        model = service.get_model(session, "digits")
+        assert (model.serve_precision, model.serving_version_id) == ("fp32", published.id)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_who_activates_waits_for_who_changes_the_precision(database_url: str, tmp_path: Path) -> None:
+    judged(register_images(tmp_path), basis="measurement", serve_precision="fp32")
+    register_images(tmp_path, path=image_model(tmp_path / "new", fill=1))
+    refused: list[str] = []
+
+    def activate() -> None:
+        with transaction() as session:
+            service.activate(session, "digits", 1, "local", clock(session))
+
+    thread = _refusals(activate, refused)
+    with transaction() as session:
+        session.execute(update(Model).values(serve_precision="int4"))
+        thread.start()
+        assert until_blocked(database_url, thread)
+    thread.join(30)
+    assert len(refused) == 1
+    assert refused[0].endswith("and the model is served in int4")
+    with reading() as session:
+        assert service.serving_version(session, service.get_model(session, "digits")).number == 2
