@@ -28,13 +28,16 @@ def mark_running(session: Session, request_ids: Sequence[str], job_id: str) -> N
     audit.record_all(session, "request.running", actor="scheduler", events=events)
 
 
-def resume(session: Session, request_ids: Sequence[str], job_id: str, actor: str) -> None:
-    """A failed job goes on with these requests. One that has failed for another model too stays `failed`.
-
-    They are locked first: whoever cancels or retries one of them comes before this or after it.
-    """
+def lock(session: Session, request_ids: Sequence[str]) -> None:
+    """Whoever cancels or retries one of these requests comes before this, or after the caller's transaction."""
     these = DeletionRequest.id.in_(request_ids)
     session.execute(select(DeletionRequest.id).where(these).order_by(DeletionRequest.id).with_for_update())
+
+
+def resume(session: Session, request_ids: Sequence[str], job_id: str, actor: str) -> None:
+    """A failed job goes on with these requests. One that has failed for another model too stays `failed`."""
+    lock(session, request_ids)
+    these = DeletionRequest.id.in_(request_ids)
     held = repository.failed_elsewhere(session, job_id, request_ids)
     failed = and_(these, DeletionRequest.status == "failed", DeletionRequest.id.not_in(held))
     ids = list(session.scalars(select(DeletionRequest.id).where(failed).order_by(DeletionRequest.id)))

@@ -2,11 +2,13 @@
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from service.auth import service as auth
 from service.auth.service import Principal
@@ -22,6 +24,7 @@ from service.registry import files
 from service.registry import service as registry
 from service.registry.models import Version
 from service.settings import get_settings
+from tests.locks import until_blocked
 from tests.service.factories import image_model, register_images
 from tests.service.reports import samples
 from workers.tasks import publish, resolve
@@ -212,3 +215,26 @@ def test_what_was_released_is_published_whatever_else_passed(database_url: str, 
     first, second = _work(job_id, "attest").attempts()
     assert (first.state, second.state) == ("released", "passed")
     assert _versions()[-1].digest == first.candidate_digest != second.candidate_digest
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_cancellation_while_it_begins_to_wait_is_not_missed(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else sees that the job waits until its transaction ends, so that no cancellation can wake it before."""
+    job_id, requests = _resolved(tmp_path, WAITS)
+    _judged(job_id, "passed", "publish")
+    cancelling, hold = Thread(target=deletion.cancel, args=(requests[0], ADMIN)), jobs.hold
+
+    def hold_meanwhile(session: Session, held: str) -> None:
+        hold(session, held)
+        cancelling.start()
+        until_blocked(database_url, cancelling)
+
+    monkeypatch.setattr(jobs, "hold", hold_meanwhile)
+    publish.run(_work(job_id, "publish"))
+    cancelling.join(30)
+    with reading() as session:
+        assert session.get_one(DeletionRequest, requests[0]).status == "cancelled"
+    assert _job(job_id).waits_for is None
+    assert jobs.take_messages() == [(job_id, "publish")]

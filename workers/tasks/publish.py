@@ -68,6 +68,8 @@ def _seal_requests(work: Work, attempt: Attempt) -> bool:
     expected = sorted((work.job.scope or {})["requests"])
     try:
         with work.fenced() as session:
+            # Whoever cancels comes before this, or after it and finds whether the job waits for a reviewer.
+            lifecycle.lock(session, expected)
             if service.requests_of(session, work.job.id) != expected:
                 raise _ScopeChangedError
             if not _is_reviewed(work, attempt):
