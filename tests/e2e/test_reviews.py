@@ -80,7 +80,7 @@ def _edited(report: dict[str, Any], edit: Callable[[dict[str, Any]], None]) -> d
 
 
 def test_an_inconclusive_attempt_is_released_and_its_report_says_so(world: World) -> None:
-    request = world.wait(world.post("t-person-070", model="undecided")["id"], 300, until=("failed",))
+    request = world.wait(world.post("t-person-070", model="undecided")["id"], seconds=300, until=("failed",))
     job_id = request["targets"][0]["job_id"]
     job = _jobs(world, "show", job_id)
     assert [attempt["state"] for attempt in job["attempts"]] == ["inconclusive"]
@@ -88,7 +88,7 @@ def test_an_inconclusive_attempt_is_released_and_its_report_says_so(world: World
 
     released = _jobs(world, "release", job_id, "--attempt", "1", "--reason", REASON)
     assert released["review"]["reason"] == REASON
-    done = world.wait(request["id"], 240)
+    done = world.wait(request["id"], seconds=300)
     target = done["targets"][0]
     assert (target["outcome"], target["verdict"], target["grade"]) == ("published", "inconclusive", None)
     version = world.version("undecided", target["new_version"])
@@ -119,7 +119,7 @@ def test_a_version_that_passed_waits_for_its_reviewer(world: World) -> None:
     job_id = world.poll(
         lambda: world.get(f"/v1/deletion-requests/{request['id']}")["targets"][0]["job_id"], 30, "the job"
     )
-    waiting = world.poll(lambda: (job := _job(world, job_id))["waits_for"] and job, 120, "the gate")
+    waiting = world.poll(lambda: (job := _job(world, job_id))["waits_for"] and job, 300, "the gate")
     assert (waiting["status"], waiting["stage"], waiting["verdict"]) == ("running", "publish", "pass")
     assert waiting["days_left"] > 27
     fence = world.sql("SELECT fence, sends FROM jobs WHERE id = :job", job=job_id)
@@ -130,7 +130,7 @@ def test_a_version_that_passed_waits_for_its_reviewer(world: World) -> None:
     assert world.sql("SELECT fence, sends FROM jobs WHERE id = :job", job=job_id) == fence
 
     _jobs(world, "approve", job_id, "--attempt", str(waiting["attempts"][-1]["number"]))
-    done = world.wait(request["id"], 240)
+    done = world.wait(request["id"], seconds=300)
     assert (done["targets"][0]["outcome"], done["targets"][0]["grade"]) == ("published", "A")
     report = _report(world, request["id"])
     assert report["publication"]["review"]["kind"] == "approved"
@@ -152,7 +152,7 @@ def test_it_can_be_cancelled_while_it_waits(world: World) -> None:
     job_id = world.poll(
         lambda: world.get(f"/v1/deletion-requests/{request['id']}")["targets"][0]["job_id"], 30, "the job"
     )
-    world.poll(lambda: _job(world, job_id)["waits_for"], 120, "the gate")
+    world.poll(lambda: _job(world, job_id)["waits_for"], 300, "the gate")
     answer = world.client.post(f"/v1/deletion-requests/{request['id']}/cancel")
     assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
     world.poll(lambda: _job(world, job_id)["status"] == "cancelled", 60, "the job to notice")
