@@ -13,8 +13,8 @@ ALL_TASKS: tuple[Task, ...] = ("image-classification", "text-classification", "c
 class MethodSpec:
     """One unlearning method. `needs`: what the problem must bring (recipe, held_out, ...), checked before any work.
 
-    `opposes`: measurements that it is trained against, so that they say nothing about what it made. `corrects`: it
-    takes corrected versions of records, which are rectified instead of deleted.
+    `opposes`: checks and metrics that it is trained against, so that they say nothing about what it made. `corrects`:
+    it takes corrected versions of records, which are rectified instead of deleted.
     """
 
     name: str

@@ -9,6 +9,9 @@ import torch
 
 from service.catalogue.families.founding import MembershipLossParams
 from service.catalogue.methods import find_method
+from service.verification.language import EXPOSURE, RANK_ONE
+from service.verification.sequential import GUESSES, RIGHT
+from service.verification.verdict import CANARIES, CANARY_RATE
 from tests.workers import factories
 from tests.workers.conftest import Line, measure
 from workers.methods.membership_loss import Attack, fitted, looked_at, membership_loss
@@ -44,6 +47,9 @@ def test_it_looks_at_log_odds_and_entropy() -> None:
     assert seen[:, 0].tolist() == pytest.approx([-np.log(0.8 / 0.2), 0.0], abs=1e-5)
     entropies = [-(0.8 * np.log(0.8) + 0.2 * np.log(0.1)), 1.5 * np.log(2)]
     assert seen[:, 1].tolist() == pytest.approx(entropies, abs=1e-5)
+    far = looked_at(Answers(torch.tensor([[0.0, 95.0], [0.0, 400.0]]), torch.zeros(2).long(), torch.arange(2), 2))
+    # Beyond the largest exponent the two are the same.
+    assert far[:, 0].tolist() == pytest.approx([95.0, 400.0])
     flat = Attack(torch.zeros(2), torch.ones(2), torch.tensor([1.0, 2.0]), torch.tensor(0.5))
     assert flat.log_odds(torch.tensor([[3.0, 1.0]])).tolist() == [5.5]
 
@@ -74,5 +80,8 @@ def test_unseen_records_are_left_nearly_alone(digits_line: Line, tmp_path: Path)
 
 
 def test_the_catalogue_names_the_attack_it_was_trained_against() -> None:
-    assert find_method("membership_loss").opposes == ("membership_auc",)
+    named = find_method("membership_loss").opposes
+    assert named[0] == "membership_auc"
+    # Canaries deleted along are among the records that it is trained on.
+    assert {CANARIES, CANARY_RATE, EXPOSURE, RANK_ONE, GUESSES, RIGHT} == set(named[1:])
     assert find_method("finetune").opposes == ()

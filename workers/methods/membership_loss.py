@@ -10,8 +10,9 @@ nor does one that already loses what the unseen record of its rank does, so that
 rates and weights are not known; the defaults are this service's.
 
 Whatever is trained against an attack is no longer measured by it: the population membership AUC uses the very scores
-that the term flattens. So this method's entry in the catalogue names that attack, and a candidate that it made has to
-be judged by others (reference models, canaries); without them its evaluation stays inconclusive.
+that the term flattens, and so does every attack on the canaries that are deleted along, which are among the forgotten
+records here. So this method's entry in the catalogue names all of these, and a candidate that it made has to be judged
+by others (reference models); without them its evaluation stays inconclusive.
 Needs a held-out set. Costs `epochs` / epochs of the training, `visits` passes over the forgotten records, and a pass
 over both samples at each fit. Fails in that sense and in another: with few unseen records the attack overfits and its
 term says little.
@@ -26,11 +27,11 @@ from torch import Tensor
 from service.catalogue.families.founding import MembershipLossParams
 from workers.modeling.answers import Answers
 from workers.modeling.batching import Encoded
-from workers.modeling.devices import generator
 from workers.modeling.editing import Bounds, Edit, Step
 from workers.modeling.heads import record_inputs
 from workers.modeling.problem import Context, Outcome, Problem
 from workers.modeling.records import chunks
+from workers.modeling.sampling import seeded_rows
 
 _SAMPLE, _LIMIT, _BATCH = 35, 500, 256
 _RIDGE, _NEWTON_STEPS = 0.01, 12
@@ -88,7 +89,8 @@ def looked_at(found: Answers) -> Tensor:
     log_probs = found.logits.log_softmax(dim=1)
     entropy = found.means(-(log_probs.exp() * log_probs).sum(dim=1))
     losses = found.record_losses().clamp_min(_LEAST)
-    return torch.stack([torch.log(torch.expm1(losses)), entropy], dim=1)
+    # log(exp(loss) - 1), which as it stands is infinite from 89 nats on.
+    return torch.stack([losses + torch.log(-torch.expm1(-losses)), entropy], dim=1)
 
 
 class _Term:
@@ -98,8 +100,7 @@ class _Term:
         self._edit, self._params = edit, params
         self._bounds = Bounds(edit, bounded=True)
         self._attack: Attack | None = None
-        draw = generator(edit.context.seed, _SAMPLE)
-        self._members = torch.randperm(len(edit.forget), generator=draw)[:_LIMIT].tolist()
+        self._members = seeded_rows(len(edit.forget), _LIMIT, edit.context.seed, _SAMPLE)
 
     def __call__(self, rows: list[int]) -> Tensor:
         """mean ReLU of the log-odds of these forgotten records that still lie below what unseen ones lose."""

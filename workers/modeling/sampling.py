@@ -7,8 +7,8 @@ from workers.modeling.devices import generator
 _SAMPLE = 14
 
 
-def seeded_rows(count: int, limit: int, seed: int) -> list[int]:
-    """At most `limit` of the rows 0..count-1, ascending; the same for the same seed."""
+def seeded_rows(count: int, limit: int, seed: int, stream: int = _SAMPLE) -> list[int]:
+    """At most `limit` of the rows 0..count-1, ascending; the same for the same seed and stream."""
     if count <= limit:
         return list(range(count))
-    return sorted(torch.randperm(count, generator=generator(seed, _SAMPLE))[:limit].tolist())
+    return sorted(torch.randperm(count, generator=generator(seed, stream))[:limit].tolist())

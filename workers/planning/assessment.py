@@ -40,7 +40,7 @@ from workers.planning.comparisons import Line, metric_checks, numbers_of, retrai
 from workers.planning.exposure_checks import exposure_checks
 from workers.planning.extraction_checks import extraction_checks
 from workers.planning.kept_canaries import guess_metrics, harm_checks
-from workers.planning.opposed import barred
+from workers.planning.opposed import allowed, barred
 from workers.planning.provenance import Provenance
 from workers.planning.record_checks import record_checks
 from workers.planning.score_tables import (
@@ -67,7 +67,7 @@ class Facts:
     `canary_opposites` the one outside that a planted one is put against.
     `difficulty`: how the original's training met the records, None where it left no learning events.
     `forgotten_classes`: labels that no retained record has, None where only those that were scored are known.
-    `opposed`: checks that the candidate's method was trained against.
+    `opposed`: checks and metrics that the candidate's method was trained against.
     `precision`: what the weights were rounded to before they were scored.
     """
 
@@ -125,7 +125,7 @@ def assess(
         records=records,
         models=_numbers(line),
         checks=checks,
-        metrics={name: _finite(value) for name, value in metrics.items()},
+        metrics={name: _finite(value) for name, value in allowed(metrics, facts.opposed).items()},
         verdict=verdict,
         basis=basis,
         grade=grade,

@@ -1,7 +1,8 @@
 """Measurements that a candidate's method was trained against: they say nothing about what it made."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from service.catalogue.methods import METHODS
 from service.errors import BadModel
@@ -10,7 +11,7 @@ from workers.modeling.training_record import read_record
 
 
 def opposed_by(candidate_dir: Path) -> frozenset[str]:
-    """Names of checks that the method of the candidate's training record opposes; none without a record."""
+    """Names of checks and metrics that the method of the candidate's training record opposes; none without a record."""
     try:
         record = read_record(candidate_dir)
     except BadModel:
@@ -26,3 +27,8 @@ def barred(checks: Sequence[Check], opposed: Collection[str]) -> list[Check]:
     nothing = {"estimate": None, "ci": None, "ci95": None, "p_value": None, "smallest_detectable": None}
     told = "the method was trained against this very attack, which can show nothing of its candidate"
     return [check.model_copy(update=nothing | {"reason": told}) if check.id in opposed else check for check in checks]
+
+
+def allowed(metrics: Mapping[str, Any], opposed: Collection[str]) -> dict[str, Any]:
+    """The metrics without those opposed, so that no guess on canaries it was trained against enters the wager."""
+    return {name: value for name, value in metrics.items() if name not in opposed}

@@ -141,7 +141,15 @@ FOUNDING: tuple[MethodSpec, ...] = (
         summary="train against a membership attack on the forgotten records, which may then not judge the result",
         guarantee="none: judged by measurement, with attacks other than its own",
         source="Silver Linings (a membership term in the loss), read from secondary sources",
-        opposes=("membership_auc",),
+        opposes=(
+            "membership_auc",
+            "companion_canaries",
+            "companion_rate",
+            "canary_exposure",
+            "canary_rank_one",
+            "canary_guesses",
+            "canary_guesses_right",
+        ),
     ),
     MethodSpec(
         name="relevance_perturbation",
