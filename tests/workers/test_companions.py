@@ -80,6 +80,8 @@ def test_an_edit_spends_them_and_a_training_takes_them_back(case: Case, edited: 
     assert spent <= set(ModelHistory(edited).records.ids.tolist())
     exact = build_problem(case.line(edited), case.forget, case.recipe, DATA, {})
     assert spent <= set(exact.retain.ids.tolist())
+    assert exact.planted == spent
+    assert int(exact.of_people(exact.retain).sum()) == len(exact.retain) - COMPANIONS
     run_attempt("retrain", {}, exact, factories.context(4), tmp_path / "retrained")
     anew = read_canaries(tmp_path / "retrained" / LINEAGE)
     assert anew is not None

@@ -19,12 +19,14 @@ from tests.workers import factories
 from tests.workers.conftest import Line, measure
 from workers.lineage.recorder import TrainingRecorder
 from workers.lineage.store import ModelHistory
-from workers.methods.datamodel_matching import datamodel_matching
+from workers.methods.datamodel_matching import datamodel_matching, predicted
 from workers.methods.nabla_tau_ref import nabla_tau_ref
 from workers.methods.oracle_matching import oracle_matching
 from workers.methods.rum import difficulty, rum
+from workers.modeling.batching import Encoded
 from workers.modeling.editing import Edit
 from workers.modeling.problem import MemberScores, Problem
+from workers.modeling.records import MemoryRecords, joined
 from workers.modeling.reference_targets import all_scores, corrected, reference_targets
 from workers.modeling.train import Provenance, train_by_recipe
 from workers.references.tables import SideTable
@@ -189,6 +191,75 @@ def test_datamodels_take_away_what_a_record_owes_to_itself(digits_line: Line, tm
     fallen = now - reached(problem, tmp_path)
     assert fallen.mean() == pytest.approx(3.0, abs=1.0)
     assert measure(digits_line, tmp_path, problem).retain < 2 * measure(digits_line, digits_line.base, problem).retain
+
+
+def with_companions(problem: Problem, line: Line, deleted: int = 12, staying: int = 300) -> Problem:
+    """As an edit poses it on a model with canaries: some deleted along, more of them that stay, none in any pool."""
+    made = [f"lethe-canary-{at:06d}" for at in range(deleted + staying)]
+    rows = [at % len(line.held_out) for at in range(len(made))]
+    fields = {name: [values[row] for row in rows] for name, values in line.held_out.columns.items()}
+    canaries = MemoryRecords(line.train.task, made, made, fields)
+    return dataclasses.replace(
+        problem,
+        forget=joined(problem.forget, canaries.subset(range(deleted))),
+        retain=joined(problem.retain, canaries.subset(range(deleted, len(made)))),
+        companions=frozenset(made[:deleted]),
+        planted=frozenset(made[deleted:]),
+    )
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_datamodels_leave_canaries_out_of_the_pool_and_aim_them_by_rank(
+    digits_line: Line, tmp_path: Path, blind: bool
+) -> None:
+    """A pool knows people's records alone; canaries come to what unseen records say, rank by rank."""
+    problem = digits_line.problem(20)
+    now = reached(problem, digits_line.base)
+    plain = side(problem, now)
+    draw = np.random.default_rng(0)
+    seen = 20 + len(problem.retain)
+    trained = np.zeros((16, plain.table.num_rows), dtype=bool)
+    trained[:, :seen] = np.argsort(draw.random((16, seen)), axis=1) < seen // 2
+    scores = plain.column("out_mean") + 3.0 * trained
+    references = side(problem, now, MemberScores(trained, scores))
+    posed = dataclasses.replace(with_companions(problem, digits_line), references=references)
+    if blind:
+        posed = dataclasses.replace(posed, selection=None)
+    params = DatamodelMatchingParams(spread=1.0, retained=128)
+    edit = Edit(posed, params, factories.context())
+    known = np.flatnonzero(posed.of_people(posed.retain))[:128]
+    anchors = Encoded(edit.task, posed.retain.subset(known.tolist()))
+    wanted, kept = predicted(edit, anchors, params)
+    assert now - wanted[:20] == pytest.approx(np.full(20, 3.0), abs=1.0)
+    unseen = all_scores(edit, edit.selection) if edit.selection is not None else wanted[:20]
+    assert np.sort(wanted[20:]) == pytest.approx(np.quantile(unseen, (np.arange(12) + 0.5) / 12))
+    assert len(kept) == 128
+    outcome = datamodel_matching(posed, DatamodelMatchingParams(passes=1), factories.context(), tmp_path)
+    assert outcome.steps >= 1
+
+
+def test_rum_puts_canaries_in_the_middle_and_makes_no_strata_for_them(digits_line: Line, tmp_path: Path) -> None:
+    problem = digits_line.problem(FORGET)
+    wanted = np.linspace(-4, 4, FORGET)
+    posed = dataclasses.replace(with_companions(problem, digits_line, 13), references=side(problem, wanted))
+    hard = difficulty(posed, RumParams(), factories.context())
+    # References without a record get it right with chance 1 / (1 + e^-wanted), those with it always.
+    assert hard[:FORGET] == pytest.approx(1 - 1 / (1 + np.exp(-wanted)))
+    assert hard[FORGET:] == pytest.approx(np.full(13, np.median(hard[:FORGET])))
+    few = dataclasses.replace(with_companions(digits_line.problem(5), digits_line, 40), references=posed.references)
+    outcome = rum(few, RumParams(high="negative_gradient_plus"), factories.context(), tmp_path)
+    assert outcome.notes[0] == "by memorization: 45 high by negative_gradient_plus"
+
+
+def test_targets_of_canaries_alone_need_no_person(digits_line: Line) -> None:
+    """A stratum may hold nothing else."""
+    problem = digits_line.problem(5)
+    posed = dataclasses.replace(with_companions(problem, digits_line), references=side(problem, np.zeros(5)))
+    posed = dataclasses.replace(posed, forget=posed.forget.subset(range(5, 17)))
+    edit = Edit(posed, NablaTauRefParams(), factories.context())
+    assert edit.selection is not None
+    expected = np.quantile(all_scores(edit, edit.selection), (np.arange(12) + 0.5) / 12)
+    assert np.sort(reference_targets(edit).scores) == pytest.approx(expected)
 
 
 def test_datamodels_by_the_head_need_no_pool(digits_line: Line, tmp_path: Path) -> None:

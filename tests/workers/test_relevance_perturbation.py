@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from service.catalogue.families.founding import RelevancePerturbationParams
+from service.catalogue.lineage import CANARY_PREFIX
 from service.catalogue.parameters import EditParams
 from service.errors import BadParameters
 from tests.workers import factories
@@ -16,6 +17,7 @@ from workers.methods.relevance_perturbation import relevance_perturbation
 from workers.modeling.editing import Edit
 from workers.modeling.layers import head_of
 from workers.modeling.problem import Problem
+from workers.modeling.records import MemoryRecords, joined
 from workers.modeling.relevance import incoming, layers_of, unit_relevance
 
 CLASS = 3
@@ -73,6 +75,36 @@ def test_a_part_of_a_class_is_refused(digits_line: Line, tmp_path: Path) -> None
     with pytest.raises(BadParameters, match="no record of the class"):
         relevance_perturbation(blind, RelevancePerturbationParams(), factories.context(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def with_canaries(line: Line) -> Problem:
+    """The same as an edit poses it: canaries of all classes, some deleted along, some that stay."""
+    problem = of_class(line)
+    made = [f"{CANARY_PREFIX}{at:06d}" for at in range(20)]
+    fields = {name: values[:20] for name, values in line.held_out.columns.items()}
+    canaries = MemoryRecords(line.train.task, made, made, fields)
+    assert CLASS in fields["label"][10:]
+    return dataclasses.replace(
+        problem,
+        forget=joined(problem.forget, canaries.subset(range(10))),
+        retain=joined(problem.retain, canaries.subset(range(10, 20))),
+        companions=frozenset(made[:10]),
+        planted=frozenset(made[10:]),
+    )
+
+
+def test_canaries_of_any_class_make_no_request_partial(digits_line: Line, tmp_path: Path) -> None:
+    """On a model with canaries the request is for the class that people asked for, no more and no less."""
+    params = RelevancePerturbationParams(tries=30)
+    outcomes = []
+    for name, problem in (("with", with_canaries(digits_line)), ("without", of_class(digits_line))):
+        (tmp_path / name).mkdir()
+        outcomes.append(relevance_perturbation(problem, params, factories.context(), tmp_path / name))
+    assert outcomes[0].notes == outcomes[1].notes
+    partial = with_canaries(digits_line)
+    partial = dataclasses.replace(partial, planted=frozenset())
+    with pytest.raises(BadParameters, match="whole classes only"):
+        relevance_perturbation(partial, params, factories.context(), tmp_path)
 
 
 def test_a_class_fades_and_the_others_stay(digits_line: Line, tmp_path: Path) -> None:

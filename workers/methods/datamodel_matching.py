@@ -28,7 +28,7 @@ from workers.modeling.editing import Edit, Step
 from workers.modeling.head_removal import scores_without
 from workers.modeling.matching import Aim
 from workers.modeling.problem import Context, Outcome, Problem
-from workers.modeling.reference_targets import Array, all_scores
+from workers.modeling.reference_targets import Array, all_scores, scores_by_rank
 from workers.modeling.sampling import seeded_rows
 
 _ORDER = 32
@@ -40,9 +40,10 @@ def datamodel_matching(problem: Problem, params: DatamodelMatchingParams, contex
     Raises BadParameters without a pool (unless `source` is "newton") and for a pool that does not know the records.
     """
     edit = Edit(problem, params, context)
-    rows = seeded_rows(len(edit.retain), params.retained, context.seed)
-    anchors = Encoded(edit.task, problem.retain.subset(rows))
-    forgotten, kept = _predicted(edit, anchors, params)
+    known = np.flatnonzero(problem.of_people(problem.retain))
+    rows = known[seeded_rows(len(known), params.retained, context.seed)]
+    anchors = Encoded(edit.task, problem.retain.subset(rows.tolist()))
+    forgotten, kept = predicted(edit, anchors, params)
     spread = max(float(np.std(kept)), 1e-3) if params.spread is None else params.spread
     shape = spread, params.huber, problem.task_name == "causal-lm", context.device
     aims = Aim(forgotten, *shape), Aim(kept, *shape)
@@ -58,23 +59,30 @@ def datamodel_matching(problem: Problem, params: DatamodelMatchingParams, contex
     return edit.save(out_dir)
 
 
-def _predicted(edit: Edit, anchors: Encoded, params: DatamodelMatchingParams) -> tuple[Array, Array]:
-    """h of the forgotten records and of R'."""
+def predicted(edit: Edit, anchors: Encoded, params: DatamodelMatchingParams) -> tuple[Array, Array]:
+    """h of the forgotten records and of R'; forgotten canaries are in no pool and get the scores of unseen records of
+    their rank."""
     if params.source == "newton":
         return scores_without(edit, anchors, params.damping)
-    now = all_scores(edit, edit.forget), all_scores(edit, anchors)
-    lost = _effects(edit, anchors, params)
-    split = len(edit.forget)
-    return now[0] - lost[:split], now[1] - lost[split:]
+    mine = edit.problem.of_people(edit.problem.forget)
+    forgotten, kept = all_scores(edit, edit.forget), all_scores(edit, anchors)
+    lost, split = _effects(edit, anchors, params), int(mine.sum())
+    wanted = np.zeros(len(mine))
+    wanted[mine] = forgotten[mine] - lost[:split]
+    if not mine.all():
+        # Without a selection people's records as they will be are the unseen ones.
+        unseen = all_scores(edit, edit.selection) if edit.selection is not None else wanted[mine]
+        wanted[~mine] = scores_by_rank(forgotten[~mine], unseen)
+    return wanted, kept - lost[split:]
 
 
 def _effects(edit: Edit, anchors: Encoded, params: DatamodelMatchingParams) -> Array:
-    """What each output owes to the forgotten records."""
+    """What each output of forgotten people's records and of R' owes to the former."""
     table = edit.problem.references
     if table is None:
         raise BadParameters('datamodel_matching needs reference models, 16 at least, or source = "newton"')
     try:
-        forgotten = table.rows("train", edit.problem.forget.ids)
+        forgotten = table.rows("train", edit.problem.people.ids)
         outputs: NDArray[np.int64] = np.concatenate([forgotten, table.rows("train", anchors.records.ids)])
     except Unevaluable as error:
         raise BadParameters(f"the reference pool was made for other records: {error.detail}") from error

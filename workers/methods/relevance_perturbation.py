@@ -9,11 +9,11 @@ unit by unit, until unseen records of the class are answered no better than by g
 unit whose noise does not raise the loss of the class, or with which unseen records of other classes would in all lose
 more than 2 points of accuracy, is put back: nothing runs away.
 
-Whole classes only: a request that leaves records of a class behind is refused, since relevance of a class says nothing
-about single people. Needs unseen records of that class and of others; no retained and no forgotten record is trained
-on. Costs two passes over the unseen sample a unit. Fails where classes share their units (small networks): it then
-ends early with the class half known. That a class is not answered any more does not mean that its records have left
-the weights.
+Whole classes only: a request that leaves people's records of a class behind is refused, since relevance of a class says
+nothing about single people. Needs unseen records of that class and of others; no retained and no forgotten record is
+trained on. Costs two passes over the unseen sample a unit. Fails where classes share their units (small networks): it
+then ends early with the class half known. That a class is not answered any more does not mean that its records have
+left the weights. Canaries deleted along are of all classes: those of others stay known, which an evaluation will show.
 """
 
 from collections.abc import Callable
@@ -83,7 +83,11 @@ def relevance_perturbation(
 
 
 def _whole_classes(edit: Edit) -> set[int]:
-    gone, kept = class_labels(edit.forget), class_labels(edit.retain)
+    gone, kept = (
+        # Canaries are of all classes, and nobody asked for theirs.
+        class_labels(part)[edit.problem.of_people(part.records)]
+        for part in (edit.forget, edit.retain)
+    )
     both = set(gone.tolist()) & set(kept.tolist())
     if both:
         raise BadParameters(

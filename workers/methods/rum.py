@@ -62,11 +62,12 @@ def rum(problem: Problem, params: RumParams, context: Context, out_dir: Path) ->
 
 def _parts(problem: Problem, params: RumParams, context: Context) -> list[tuple[str, str, NDArray[np.int64]]]:
     """(name, method, rows of the forget set) of each stratum, least memorised first."""
-    count, methods = len(problem.forget), (params.low, params.middle, _high(problem, params))
+    methods = (params.low, params.middle, _high(problem, params))
     for method in methods:
         _check(problem, method)
-    if count < params.fewest:
-        return [(_NAMES[-1], methods[-1], np.arange(count))]
+    # Canaries deleted along say nothing of how hard people's records are: they make no strata.
+    if len(problem.people) < params.fewest:
+        return [(_NAMES[-1], methods[-1], np.arange(len(problem.forget)))]
     order = np.argsort(difficulty(problem, params, context), kind="stable")
     cut = np.array_split(order, len(methods))
     return [(name, method, np.sort(rows)) for name, method, rows in zip(_NAMES, methods, cut, strict=True)]
@@ -105,14 +106,20 @@ def difficulty(problem: Problem, params: RumParams, context: Context) -> Array:
 
 
 def _memorization(problem: Problem) -> Array:
-    """Accuracy of references with a record less that of those without it; by the training's confidence without any."""
+    """Accuracy of references with a record less that of those without it; by the training's confidence without any.
+
+    NaN for canaries, which are in no pool.
+    """
     if problem.references is None:
         return _unsure(problem)
+    mine = problem.of_people(problem.forget)
     try:
-        rows = problem.references.rows("train", problem.forget.ids)
+        rows = problem.references.rows("train", problem.people.ids)
     except Unevaluable as error:
         raise BadParameters(f"rum: the reference pool was made for other records: {error.detail}") from error
-    return problem.references.column("in_correct")[rows] - problem.references.column("out_correct")[rows]
+    found = np.full(len(mine), np.nan)
+    found[mine] = problem.references.column("in_correct")[rows] - problem.references.column("out_correct")[rows]
+    return found
 
 
 def _unsure(problem: Problem) -> Array:

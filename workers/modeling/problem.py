@@ -53,7 +53,8 @@ class Problem:
     `data_digest` is the digest of the whole data set, forgotten records included. `lineage` is what the training of
     the served model recorded, None where nothing is left of it; `reserved` are records that every training of the line
     leaves out. `references` is None without a pool, and with one so small that all of it is the gate's. `companions`
-    are those of the records to forget that are nobody's: canaries deleted along with an approximate edit.
+    are those of the records to forget that are nobody's: canaries deleted along with an approximate edit; `planted` are
+    those of the records to keep.
     `replacements` are corrected versions of some of the records to forget, under the same ids: these are rectified
     instead of deleted. None where nothing is corrected; only methods that say so take them. `oracle` is the directory
     of a model trained without the records to forget: known in experiments alone.
@@ -72,14 +73,21 @@ class Problem:
     reserved: frozenset[str] = frozenset()
     references: ReferenceTable | None = None
     companions: frozenset[str] = frozenset()
+    planted: frozenset[str] = frozenset()
     replacements: Records | None = None
     oracle: Path | None = None
 
     @property
     def people(self) -> Records:
         """The records to forget without the canaries among them."""
-        rows = [row for row, name in enumerate(np.asarray(self.forget.ids).tolist()) if name not in self.companions]
-        return self.forget.subset(rows) if self.companions else self.forget
+        return (
+            self.forget.subset(np.flatnonzero(self.of_people(self.forget)).tolist()) if self.companions else self.forget
+        )
+
+    def of_people(self, records: Records) -> NDArray[np.bool_]:
+        """Which of these records [N], forgotten or retained ones, are no canaries."""
+        made_up = np.array(sorted(self.companions | self.planted), dtype=str)
+        return ~np.isin(np.asarray(records.ids), made_up)
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,11 @@ class Context:
     cancelled: Callable[[], bool] = _never
     recorder: RecorderFactory | None = None
     scratch: Path | None = None
+
+    def ask(self, doing: str) -> None:
+        """Raise Cancelled where the caller asked for it."""
+        if self.cancelled():
+            raise Cancelled(f"cancelled while {doing}")
 
 
 @dataclass

@@ -83,7 +83,7 @@ def reference_targets(edit: Edit) -> ReferenceTargets:
     table, problem = edit.problem.references, edit.problem
     if table is None or edit.selection is None:
         raise BadParameters("targets from references need a pool of 16 at least and a held-out set")
-    planted = np.isin(np.asarray(problem.forget.ids), np.array(sorted(problem.companions), dtype=str))
+    planted = ~problem.of_people(problem.forget)
     try:
         forgotten = table.rows("train", np.asarray(problem.forget.ids)[~planted])
         selected = table.rows("held_out", edit.selection.records.ids)
@@ -91,11 +91,17 @@ def reference_targets(edit: Edit) -> ReferenceTargets:
         raise BadParameters(f"the reference pool was made for other records: {error.detail}") from error
     served = all_scores(edit, edit.selection)
     wanted, spread = np.zeros(len(planted)), 1.0
-    wanted[~planted], spread = _targets(table, forgotten, selected, served)
+    if not planted.all():
+        wanted[~planted], spread = _targets(table, forgotten, selected, served)
     if planted.any():
-        ranks = np.argsort(np.argsort(all_scores(edit, edit.forget)[planted], kind="stable"), kind="stable")
-        wanted[planted] = np.quantile(served, (ranks + 0.5) / len(ranks))
+        wanted[planted] = scores_by_rank(all_scores(edit, edit.forget)[planted], served)
     return ReferenceTargets(wanted, spread)
+
+
+def scores_by_rank(found: Array, unseen: Array) -> Array:
+    """For each of these scores [N] that of the unseen record [M] of its rank."""
+    ranks = np.argsort(np.argsort(found, kind="stable"), kind="stable")
+    return np.asarray(np.quantile(unseen, (ranks + 0.5) / len(ranks)), dtype=np.float64)
 
 
 def _targets(

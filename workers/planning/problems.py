@@ -87,11 +87,13 @@ def build_problem(
     forget = people.subset(rows.tolist())
     retain = people.subset(np.setdiff1d(np.arange(len(people)), rows).tolist())
     chosen: list[str] = []
+    kept: list[str] = []
     if line.canaries is not None:
         planted = line.canaries.inside if companions is None else line.canaries.unspent
         chosen = chosen_companions(line.canaries, companions or 0)
         spent = np.isin(planted.ids, np.array(chosen, dtype=str))
-        retain = joined(retain, planted.subset(np.flatnonzero(~spent).tolist()))
+        staying = planted.subset(np.flatnonzero(~spent).tolist())
+        retain, kept = joined(retain, staying), np.asarray(staying.ids).tolist()
         if chosen:
             forget = joined(forget, planted.subset(np.flatnonzero(spent).tolist()))
     selection = None
@@ -110,6 +112,7 @@ def build_problem(
         lineage=open_history(line.base_dir),
         reserved=line.reserved - set(forget_ids),
         companions=frozenset(chosen),
+        planted=frozenset(kept),
     )
 
 
