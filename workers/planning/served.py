@@ -61,7 +61,7 @@ def with_full_precision(
         *membership_checks(line.original, line.candidate, rules, level),
         *reference_checks(line, references, rules, level)[0],
         *canary_checks(line, rules, level, facts.traces, facts.canary_kinds)[0],
-        utility_check(line.original, line.candidate, rules, level),
+        utility_check(line.original, line.candidate, rules, level, facts.forgotten_classes),
     ]
     by_id = {check.id: check for check in measured if check.estimate is not None}
     stored = [by_id[name] for name in _CONTROLS if name in by_id]
