@@ -329,6 +329,7 @@ def _qualified(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator[str]:
+    from service.verification.language import margin_fault
     from service.verification.policy import Policy, margin_for
     from service.verification.schema import EVALUATION, Evaluation
     from service.verification.verdict import (
@@ -355,13 +356,22 @@ def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator
         known = check.id in margins and check.estimate is not None
         if known and check.margin != margin_for(margins[check.id], check.n or 0):
             yield f"{check.id}: the margin {check.margin} is not the one of the policy for {check.n} records"
+        fault = margin_fault(check)
+        if fault is not None:
+            yield f"{check.id}: {fault}"
 
 
 def _sequences(report: dict[str, Any]) -> Iterator[str]:
     """The wager over publications again. The guesses of earlier versions are taken as stated: their own reports hold
     them."""
+    from service.verification.sequential import GUESSES
+
     for target in _targets(report):
-        if target.get("sequence") is not None:
+        told = target["verification"]
+        if target.get("sequence") is None:
+            if told["basis"] == "measurement" and told["metrics"].get(GUESSES):
+                yield f"{target['model']}: guesses were made on planted records, and the wager over them is missing"
+        else:
             yield from (f"{target['model']}: {line}" for line in _fold_again(target["sequence"], target))
 
 

@@ -128,6 +128,20 @@ def rank_one_limit(canaries: int, references: int, level: float = 0.995, shared:
     return limit
 
 
+def rank_one_bound(canaries: int, references: int, level: float = 0.995) -> int:
+    """The largest sum of `rank_one_limit` over two kinds or one, however so many canaries, at least one, are divided.
+
+    `references` as `exposure_within` counts them, 1 / sum of share^2 / |R| rounded: a kind has at least share^2 as
+    many. `level` is divided between the kinds.
+    """
+
+    def most(count: int) -> int:
+        least = max(1, math.ceil((count / canaries) ** 2 * (references - 0.5) - 1e-9))
+        return rank_one_limit(count, least, 1 - (1 - level) / 2)
+
+    return max(most(first) + most(canaries - first) for first in range(canaries // 2 + 1))
+
+
 def _first(count: int, canaries: int, references: int, shared: bool) -> float:
     """P(at least `count` canaries rank first)."""
     if count > canaries:

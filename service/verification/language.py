@@ -6,6 +6,7 @@ find there, it cannot miss in the candidate.
 
 from collections.abc import Mapping
 
+from service.verification.exposure import rank_one_bound
 from service.verification.policy import VerificationPolicy, margin_for
 from service.verification.schema import Check, Outcome
 
@@ -15,6 +16,9 @@ EXPOSURE, EXPOSURE_CONTROL, RANK_ONE = "canary_exposure", "canary_exposure_contr
 VALUES, VALUE_CONTROL = "value_exposure", "value_exposure_control"
 GATES = (EXTRACTION, EXTRACTION_STRENGTH, EXPOSURE, RANK_ONE, VALUES)
 CONTROLS = (EXTRACTION_CONTROL, STRENGTH_CONTROL, EXPOSURE_CONTROL, VALUE_CONTROL)
+
+_BY_SIZE = (EXTRACTION_EXCESS, EXTRACTION_CONTROL, EXTRACTION_STRENGTH, STRENGTH_CONTROL)
+_IN_BITS = (EXPOSURE, EXPOSURE_CONTROL, VALUES, VALUE_CONTROL)
 
 FAILING_P = 0.01
 """Forgotten people's texts that come out more often than never-seen people's fail a candidate below this p."""
@@ -32,6 +36,24 @@ def extraction_margin(texts: int) -> float | None:
     """How much more of so many forgotten texts may come out, in share or strength, than of never-seen people's; None
     below 33 texts."""
     return margin_for(_MARGINS, texts)
+
+
+def margin_fault(check: Check) -> str | None:
+    """What is wrong with the stated margin of a check of language models, as a clause; None where nothing is.
+
+    The limit of canaries that come first depends on their kinds, which are not stated: it is bounded by their number.
+    """
+    if check.estimate is None:
+        return None
+    if check.id == RANK_ONE:
+        most = rank_one_bound(check.n or 0, check.m or 0) if check.n and check.m else 0
+        if check.margin is None or not 0 <= check.margin <= most:
+            return f"the limit {check.margin} is beyond {most}, the most that {check.n} canaries can have"
+        return None
+    told = {**dict.fromkeys(_BY_SIZE, extraction_margin(check.n or 0)), **dict.fromkeys(_IN_BITS, HIGHEST_BITS)}
+    if check.id in told and check.margin != told[check.id]:
+        return f"the margin {check.margin} is not {told[check.id]}, that of {check.n} texts or canaries"
+    return None
 
 
 def judge_language(

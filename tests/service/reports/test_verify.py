@@ -20,6 +20,9 @@ from service.reports.bundle import build_bundle
 from service.reports.schema import Report
 from service.reports.signing import key_id, load_or_create_key
 from service.settings import get_settings
+from service.verification.policy import Policy
+from service.verification.schema import Evaluation
+from service.verification.verdict import judge
 from tests.service.reports import samples
 
 Edit = Callable[[dict[str, Any]], None]
@@ -116,6 +119,37 @@ def _reference(report: dict[str, Any]) -> None:
     check = samples.REFERENCE.model_copy(update=leaking | {"margin": 0.45, "role": "diagnostic", "verdict": "pass"})
     for part in (report, report["targets"][0]):
         part["verification"]["checks"].append(check.model_dump(mode="json"))
+
+
+_LANGUAGE: dict[str, dict[str, Any]] = {
+    "extraction_excess": {"estimate": 0.2, "ci": (0.1, 0.3), "ci95": (0.08, 0.32), "margin": 0.35, "p_value": 0.2},
+    "extraction_control": {"estimate": 0.8, "ci": (0.7, 0.9), "ci95": (0.7, 0.9), "margin": 0.35, "p_value": 5e-4},
+    "extraction_strength": {"estimate": 0.2, "ci": (0.1, 0.3), "ci95": (0.08, 0.32), "margin": 0.35},
+    "extraction_strength_control": {"estimate": 0.3, "ci": (0.2, 0.4), "ci95": (0.2, 0.4), "margin": 0.05},
+    "canary_exposure": {"estimate": 1.4, "ci": (1.2, 1.8), "ci95": (1.1, 1.9), "margin": 5.0},
+    "canary_exposure_control": {"estimate": 8.0, "ci": (7.5, 8.5), "ci95": (7.4, 8.6), "margin": 5.0},
+    "canary_rank_one": {"estimate": 30.0, "ci": None, "ci95": None, "margin": 40.0},
+    "value_exposure": {"estimate": 3.0, "ci": (2.5, 3.5), "ci95": (2.4, 3.6), "margin": 5.0},
+    "value_exposure_control": {"estimate": 4.9, "ci": (4.7, 5.1), "ci95": (4.6, 5.2), "margin": 5.0},
+}
+"""Checks of language models with margins of the signer's own, under which all that leaks would pass."""
+
+
+def _language(report: dict[str, Any]) -> None:
+    plain = samples.REFERENCE.model_copy(update={"references": None, "p_value": None})
+    made = [plain.model_copy(update=values | {"id": name}) for name, values in _LANGUAGE.items()]
+    for part in (report, report["targets"][0]):
+        told = Evaluation.model_validate(part["verification"])
+        checks = judge([*told.checks, *made], told.basis, Policy().verification)
+        part["verification"]["checks"] = [check.model_dump(mode="json") for check in checks]
+
+
+@pytest.mark.parametrize("name", _LANGUAGE)
+def test_margins_of_language_models_are_not_the_signer_s(bundle: bytes, name: str) -> None:
+    found = faults(resigned(bundle, _language))
+    # Verdicts follow from the numbers as stated: only the margins give it away.
+    assert not [line for check, line in found if check == "verdict" and " is stated as " in line]
+    assert any(check == "verdict" and f": {name}: the " in line for check, line in found), found
 
 
 def _policy(report: dict[str, Any]) -> None:

@@ -126,3 +126,14 @@ def test_the_verifier_derives_it_again(bundle: bytes, edit: Callable[[dict[str, 
     edit(report["targets"][0]["sequence"])
     wrong = verify.verify_bundle(build_bundle(json.dumps(report).encode(), b"", key))
     assert [finding.check for finding in wrong.findings if not finding.ok][:1] == ["sequence"]
+
+
+def test_guesses_without_their_wager_are_noticed(bundle: bytes) -> None:
+    report = json.loads(service.read_form(samples.REQUEST, "json"))
+    for part in (report, report["targets"][0]):
+        part["sequence"] = None
+    key = load_or_create_key(get_settings().home)
+    wrong = verify.verify_bundle(build_bundle(json.dumps(report).encode(), b"", key))
+    assert ("sequence", "digits: guesses were made on planted records, and the wager over them is missing") in [
+        (finding.check, finding.detail) for finding in wrong.findings if not finding.ok
+    ]

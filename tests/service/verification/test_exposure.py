@@ -13,6 +13,7 @@ from service.verification.exposure import (
     mean_exposure,
     null_mean,
     p_values,
+    rank_one_bound,
     rank_one_limit,
     ranks,
 )
@@ -187,3 +188,18 @@ def test_without_a_trace_the_mean_within_kinds_is_covered() -> None:
         low, high = mean.interval()
         misses += not low <= null <= high
     assert misses <= 25  # 5 % of 300 is 15; P(more than 25) < 0.01
+
+
+def test_no_division_into_two_kinds_allows_more_in_first_place_than_the_bound() -> None:
+    random = np.random.default_rng(8)
+    for _ in range(300):
+        canaries, outside = random.integers(1, 60, 2), random.integers(1, 300, 2)
+        share = canaries / canaries.sum()
+        counted = max(1, round(1 / float((share**2 / outside).sum())))
+        limits = [rank_one_limit(int(c), int(r), 1 - 0.005 / 2) for c, r in zip(canaries, outside, strict=True)]
+        assert sum(limits) <= rank_one_bound(int(canaries.sum()), counted)
+        alone = rank_one_limit(int(canaries[0]), int(outside[0]))
+        assert alone <= rank_one_bound(int(canaries[0]), int(outside[0]))
+    # As many as gate: a few more than an even division allows, and far from all of them.
+    even = 2 * rank_one_limit(36, 182, 1 - 0.005 / 2)
+    assert even <= rank_one_bound(73, 365) < 15

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.verification.language import extraction_margin
+from service.verification.language import extraction_margin, margin_fault
 from service.verification.policy import Policy
 from service.verification.schema import Basis, Check
 from service.verification.verdict import judge
@@ -125,3 +125,13 @@ def test_controls_say_whether_the_attack_works() -> None:
 
 def test_margins_grow_with_fewer_texts() -> None:
     assert [extraction_margin(size) for size in (32, 33, 75, 300)] == [None, 0.15, 0.1, 0.05]
+
+
+def test_margins_are_those_of_so_many_texts_and_canaries() -> None:
+    for check in CHECKS:
+        assert margin_fault(check) is None, check.id
+        forged = check.model_copy(update={"margin": 40.0})
+        assert (margin_fault(forged) is None) == (check.id == "extraction"), check.id
+        if check.id != "extraction":
+            assert margin_fault(check.model_copy(update={"margin": None})) is not None, check.id
+            assert margin_fault(forged.model_copy(update={"estimate": None})) is None, check.id
