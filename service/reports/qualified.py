@@ -56,6 +56,10 @@ def _against_report(found: Qualified, attempt: Json, evaluation: Json, target: J
     ):
         if stated != told:
             yield f"its qualification was looked up for another {what}"
+    # The digests of recipe and held-out set are not in the report, but whether the latter was given or drawn is.
+    held_out = (evaluation.get("traces") or {}).get("held_out", "none")
+    if held_out != "none" and (use.holdout_digest is not None) != (held_out == "given"):
+        yield "its qualification was looked up for another held-out set"
     served = evaluation.get("serve_precision", FULL)
     if served != FULL:
         yield f"methods are qualified in {FULL}, and this version is served in {served}"

@@ -216,6 +216,8 @@ def _faults(document: Qualification) -> Iterator[str]:
         yield "not the document that was written: its digest is another one"
     if judged(document) != document.model_copy(update={"digest": judged(document).digest}):
         yield "its verdict does not follow from its figures"
+    if document.valid_until - document.issued > VALID:
+        yield f"it is said to be valid for more than {VALID.days} days"
 
 
 def load_folder(folder: Path) -> list[Qualification]:

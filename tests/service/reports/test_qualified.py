@@ -190,6 +190,16 @@ def _rules(part: dict[str, Any]) -> None:
     stated(part)["use"]["rules_digest"] = "e" * 64
 
 
+def _for_longer(part: dict[str, Any]) -> None:
+    """Issued long ago and said to be valid until today, with a digest that fits."""
+    exchanged(part, document(issued=TODAY - 2 * VALID, valid_until=TODAY + VALID))
+
+
+def _reserve(part: dict[str, Any]) -> None:
+    """A held-out set was given for the qualification, and the reserve stood in for the run."""
+    part["verification"]["traces"] = samples.TRACES.model_dump(mode="json")
+
+
 def _packages(part: dict[str, Any]) -> None:
     exchanged(part, document(packages={"torch": "2.2.0"}))
 
@@ -211,6 +221,8 @@ def _packages(part: dict[str, Any]) -> None:
         (_task, "its qualification was looked up for another task"),
         (_data, "its qualification was looked up for another data set"),
         (_rules, "its qualification was looked up for another policy"),
+        (_for_longer, "it is said to be valid for more than 90 days"),
+        (_reserve, "its qualification was looked up for another held-out set"),
         (_packages, "other packages: torch 2.2.0 (here 2.3.0)"),
     ],
 )

@@ -128,6 +128,18 @@ def test_it_covers_the_use_it_was_made_for_and_no_other() -> None:
     assert "size 40 is not qualified: auc fails" in str(why_not(worse, "nabla_tau", params, USE))
 
 
+def test_nothing_is_valid_for_longer_than_ninety_days(tmp_path: Path) -> None:
+    for days, told in ((VALID, None), (VALID + timedelta(days=1), "valid for more than 90 days")):
+        path = tmp_path / f"{days.days}.json"
+        path.write_text(json.dumps(document(valid_until=ISSUED + days).as_json()))
+        if told is None:
+            assert load_qualification(path).valid_until == ISSUED + VALID
+            continue
+        with pytest.raises(BadParameters, match=told):
+            load_qualification(path)
+    assert len(load_folder(tmp_path)) == 1
+
+
 def test_what_the_policy_measures_by_counts_and_nothing_else_of_it() -> None:
     def digest(**sections: dict[str, Any]) -> str:
         return rules_digest(Policy.model_validate(sections).model_dump(mode="json"))
