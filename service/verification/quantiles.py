@@ -84,6 +84,13 @@ def student_quantile(probability: float, df: float) -> float:
     return size if probability > 0.5 else -size
 
 
+def student_p(value: float, df: float) -> float:
+    """P(|T| >= value) of Student's t with `df` > 0 degrees of freedom, `value` from 0 to infinity."""
+    if math.isinf(value):
+        return 0.0
+    return regularised_beta(df / (df + value * value), df / 2.0, 0.5)
+
+
 def clopper_pearson(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
     """Exact two-sided bounds on a proportion, (1 - confidence) / 2 in each tail (Clopper and Pearson 1934).
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.verification.quantiles import normal_cdf, normal_quantile, student_quantile
+from service.verification.quantiles import normal_cdf, normal_quantile, student_p, student_quantile
 
 Array = NDArray[np.float64]
 Clusters = NDArray[Any]
@@ -25,7 +25,7 @@ _SMALL = 30
 _NEAR = 0.1
 _EDGE = 0.05
 _HALVINGS = 100
-_SMALLEST_P, _P_HALVINGS = 1e-12, 40
+_SMALLEST_P = 1e-12
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,18 @@ class Auc:
 
     def p_value(self) -> float:
         """Two-sided p of "the AUC is 0.5": the level at which the interval begins to leave 0.5 out; 1e-12 at least."""
-        low, high = math.log(_SMALLEST_P), 0.0
-        for _ in range(_P_HALVINGS):
-            middle = (low + high) / 2
-            if self._leaves_out_half(math.exp(middle)):
-                high = middle
-            else:
-                low = middle
-        return math.exp(high)
+        return max(_SMALLEST_P, student_p(self._distance(), self.df)) if self.df >= 1 else 1.0
 
-    def _leaves_out_half(self, level: float) -> bool:
-        low, high = self.interval(1.0 - level)
-        return not low <= 0.5 <= high
+    def _distance(self) -> float:
+        """Student's t at which the bounds of `interval` meet 0.5."""
+        away, edge = abs(self.auc - 0.5), min(self.auc, 1.0 - self.auc)
+        score = away / _newcombe_se(0.5, *self.clusters)
+        if self.se <= 1e-12 or edge <= 0.0:
+            return score
+        if min(self.n, self.m) >= _SMALL and edge >= _NEAR:
+            return away / self.se
+        logit = abs(math.log(self.auc / (1.0 - self.auc))) * self.auc * (1.0 - self.auc) / self.se
+        return min(logit, score) if edge < _EDGE else logit
 
 
 def clustered_auc(members: Array, others: Array, member_clusters: Clusters, other_clusters: Clusters) -> Auc:
@@ -132,12 +132,16 @@ def _variance_of_mean(values: Array, clusters: Clusters) -> tuple[float, int]:
     return variance / len(values) ** 2, count
 
 
+def _newcombe_se(x: float, n: int, m: int) -> float:
+    spread = 1 + ((n + m) / 2 - 1) * ((1 - x) / (2 - x) + x / (1 + x))
+    return math.sqrt(max(x * (1 - x) * spread / (n * m), 0.0))
+
+
 def _newcombe(auc: float, n: int, m: int, t: float) -> Interval:
     """Bounds where |auc - x| = t sqrt(V(x)), V the exponential-model variance of Hanley and McNeil (1982)."""
 
     def outside(x: float) -> bool:
-        spread = 1 + ((n + m) / 2 - 1) * ((1 - x) / (2 - x) + x / (1 + x))
-        return abs(auc - x) > t * math.sqrt(max(x * (1 - x) * spread / (n * m), 0.0))
+        return abs(auc - x) > t * _newcombe_se(x, n, m)
 
     return _bound(auc, 0.0, outside), _bound(auc, 1.0, outside)
 
