@@ -109,11 +109,14 @@ def _terms(texts: tuple[str, ...], analyzer: str, span: tuple[int, int]) -> Any:
 def _folds(
     member: NDArray[np.int64], groups: Clusters, seed: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+    # Grouping people who have one record each changes nothing, and takes time with the square of their number.
+    alone = len(np.unique(groups)) == len(groups)
+    split = (StratifiedKFold if alone else StratifiedGroupKFold)(FOLDS, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns where a class has few members, which the caller has looked at
-        yield from StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(member, member, groups)
+        yield from split.split(member, member, None if alone else groups)
 
 
 def _predict(matrix: Any, member: NDArray[np.int64], fit: NDArray[np.int64], test: NDArray[np.int64]) -> Array:

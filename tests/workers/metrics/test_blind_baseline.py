@@ -1,11 +1,13 @@
 """Blind baseline: like sets at 0.5, shifted ones found, and no recognising of people across folds."""
 
+import time
+
 import numpy as np
 import pytest
 
 from service.verification.statistics import Auc, NotMeasurable
 from tests.workers.factories import conversations, digits, png
-from workers.metrics.blind_baseline import blind_baseline, extract
+from workers.metrics.blind_baseline import Features, blind_baseline, extract
 
 
 def measured(forget, held_out, seed: int = 0, **changed) -> Auc:
@@ -74,3 +76,24 @@ def test_texts_without_a_term_do_not_break_it() -> None:
     found = blind_baseline(features, features, np.arange(40), np.arange(40), 0)
     assert isinstance(found, Auc)
     assert found.auc == pytest.approx(0.5, abs=0.2)
+
+
+def test_people_of_one_record_each_are_folded_without_comparing_them() -> None:
+    """Folds are others than grouped ones, and the figure lies within its interval: like sets, and a shifted one."""
+    draw = np.random.default_rng(3)
+    for shift in (0.0, 0.8):
+        forget, held_out = (Features(draw.normal(at, 1, (size, 3))) for at, size in ((shift, 300), (0.0, 900)))
+        started = [time.process_time()]
+        found = []
+        for each in (2, 1):
+            people = np.arange(300) // each, np.arange(300, 1200) // each
+            found.append(blind_baseline(forget, held_out, *people, 0))
+            started.append(time.process_time())
+        grouped, alone = found
+        assert isinstance(grouped, Auc)
+        assert isinstance(alone, Auc)
+        assert (alone.n, alone.m, alone.clusters) == (300, 900, (300, 900))
+        low, high = grouped.interval(0.95)
+        assert low < alone.auc < high
+        assert (alone.interval(0.95)[0] > 0.55) == (shift > 0)
+        assert started[2] - started[1] < (started[1] - started[0]) / 2
