@@ -1,5 +1,6 @@
 """Gradients, Hessian products, layer groups and bounded moves, against dense linear algebra."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from service.catalogue.parameters import EditParams
-from service.errors import BadParameters, JobError
+from service.errors import BadParameters, Cancelled, JobError
 from tests.workers import factories
 from tests.workers.conftest import Line
 from workers.modeling.curvature import Hessian, conjugate_gradients, gradient_sum
@@ -60,6 +61,30 @@ def test_weighted_gradients_add_up(chat_line: Line) -> None:
     together = gradient_sum(edit, edit.forget, parameters, weights=weights)
     assert torch.allclose(together, 2 * single[0] - single[2], atol=1e-5)
     assert edit.backward == 4
+
+
+def test_long_sums_and_solutions_can_be_cancelled(digits_line: Line) -> None:
+    """Asked before each chunk of 128 records and each product."""
+    asked: list[int] = []
+
+    def cancelled() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    context = dataclasses.replace(factories.context(), cancelled=cancelled)
+    edit = Edit(digits_line.problem(400), EditParams(), context)
+    parameters = parameters_of(edit.model, "head")
+    with pytest.raises(Cancelled, match="gradients"):
+        gradient_sum(edit, edit.forget, parameters)
+    assert edit.backward == 2
+    asked.clear()
+    vector = torch.ones(sum(p.numel() for p in parameters))
+    with pytest.raises(Cancelled, match="Hessian"):
+        Hessian(edit, edit.forget, parameters, 0.1, 400).product(vector)
+    assert edit.backward == 6
+    asked.clear()
+    with pytest.raises(Cancelled, match="after 2 products"):
+        conjugate_gradients(lambda v: torch.tensor([1.0, 2.0, 3.0]) * v, torch.ones(3), 9, context=context)
 
 
 def test_a_transformer_has_second_derivatives(chat_line: Line) -> None:

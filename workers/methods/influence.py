@@ -80,7 +80,7 @@ def _change(edit: Edit, parameters: list[nn.Parameter], replaced: Encoded | None
 
 
 def _solved(edit: Edit, parameters: list[nn.Parameter], params: InfluenceParams, target: Tensor) -> Tensor:
-    found = conjugate_gradients(_product(edit, parameters, params), target, params.products)
+    found = conjugate_gradients(_product(edit, parameters, params), target, params.products, context=edit.context)
     edit.notes.append(f"{found.products} Hessian-vector products, relative residual {found.residual:.2g}")
     if found.negative:
         edit.notes.append("the curvature is negative along a direction: a larger damping would be better")
