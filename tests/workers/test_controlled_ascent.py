@@ -82,6 +82,19 @@ def test_the_way_back_ends_just_where_the_limit_is(digits_line: Line) -> None:
     assert go_back(edit, served, part, 1e6) == 1.0
 
 
+@pytest.mark.parametrize("size", [1e30, float("inf")])
+def test_a_model_that_went_beyond_all_numbers_steps_back(digits_line: Line, size: float) -> None:
+    edit = Edit(digits_line.problem(40), ControlledAscentParams(), factories.context())
+    served = [weight.detach().clone() for weight in weights_of(edit)]
+    before = edit.mean_loss(edit.forget)
+    with torch.no_grad():
+        weights_of(edit)[0].mul_(size)
+        weights_of(edit)[-2].mul_(size)
+    assert edit.mean_loss(edit.forget) == float("inf")
+    assert go_back(edit, served, edit.forget, before + 0.05) < 0.01
+    assert edit.mean_loss(edit.forget) <= before + 0.05
+
+
 @pytest.mark.parametrize(("kind", "forget"), [("digits_line", 10), ("digits_line", 270), ("chat_line", 30)])
 def test_retained_records_are_kept_whatever_is_forgotten(
     kind: str, forget: int, request: pytest.FixtureRequest, tmp_path: Path

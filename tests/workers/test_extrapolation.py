@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from service.catalogue.families.language import ExtrapolationParams
+from service.errors import JobError
 from tests.workers import factories
 from tests.workers.conftest import Line
-from workers.methods.extrapolation import extrapolation, furthest
+from workers.methods.extrapolation import extrapolation, furthest, go_opposite
 from workers.modeling.editing import Edit
 from workers.modeling.loading import load_model
 from workers.modeling.retaining import RetainTerm
@@ -42,3 +43,20 @@ def test_the_result_lies_on_the_line_through_the_memorising_model(chat_line: Lin
     for name, value in got.items():
         assert torch.allclose(value, served[name] - 0.25 * (knowing[name] - served[name]), atol=1e-5)
     assert edit.measure(edit.forget).mean() < before - 0.01
+
+
+@pytest.mark.parametrize("size", [1e30, float("inf")])
+def test_a_strength_beyond_all_numbers_is_too_far(chat_line: Line, size: float) -> None:
+    """A way so long that its first tries leave nothing finite: the search comes back instead of ending."""
+    params = ExtrapolationParams(rounds=12)
+    edit = Edit(chat_line.problem(20), params, factories.context())
+    served = {weight: weight.detach().clone() for weight in edit.model.parameters()}
+    limit = 1.2 * edit.mean_loss(edit.forget)
+    head = next(edit.model.parameters())
+    with torch.no_grad():
+        head.mul_(size)
+    assert edit.mean_loss(edit.forget) == float("inf")
+    with pytest.raises(JobError, match="not finite"):
+        edit.measure(edit.forget)
+    assert go_opposite(edit, served, edit.forget, limit, params) < 1e-3
+    assert edit.mean_loss(edit.forget) <= limit

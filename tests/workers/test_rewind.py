@@ -12,7 +12,7 @@ from tests.workers import factories
 from tests.workers.conftest import Line, measure
 from tests.workers.logged_lines import logged_digits, with_history
 from workers.methods.rewind import rewind
-from workers.modeling.earlier import restore_weights, state_before
+from workers.modeling.earlier import earlier, restore_weights, state_before
 from workers.modeling.editing import Edit
 from workers.modeling.loading import load_model
 
@@ -55,6 +55,24 @@ def test_an_early_state_forgets_and_keeps_the_rest(line: Line, tmp_path: Path, f
     assert abs(after.auc - 0.5) < max(0.1, 0.8 * abs(before.auc - 0.5))
     assert after.unseen < 1.5 * before.unseen
     assert after.retain < before.retain + 0.5
+
+
+def test_an_earlier_state_beside_an_edit_counts_for_itself(line: Line) -> None:
+    problem = with_history(line, 50)
+    edit = Edit(problem, EditParams(), factories.context())
+    steps = edit.over_retained(0.2, 0)
+    edit.run(steps, lambda step: edit.objective(edit.retain, step.retain))
+    edit.notes.append("own")
+    then = earlier(edit, state_before(problem, 10**6))
+    assert (then.notes, then.steps, then.forward) == ([], 0, 0)
+    for _ in range(3):
+        then.losses(then.forget, [0, 1])
+    then.notes.append("other")
+    edit.run(steps, lambda step: edit.objective(edit.retain, step.retain))
+    # What the second model was asked about forgotten records is no point of the edit's curve.
+    outcome = edit.save(line.base.parent / "unused")
+    assert outcome.notes == ["own"]
+    assert all("forget_loss" not in point for point in outcome.curve)
 
 
 def test_noise_is_added_when_asked_for(line: Line, tmp_path: Path) -> None:

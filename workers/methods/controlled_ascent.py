@@ -19,7 +19,6 @@ unseen records on average only if a is 1.
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,9 +75,11 @@ def go_back(edit: Edit, served: list[Tensor], kept: Encoded, most: float) -> flo
     def fits(a: float) -> bool:
         with torch.no_grad():
             for weight, old, move in zip(weights, served, moves, strict=True):
-                weight.copy_(old).add_(move, alpha=a)
-        losses = edit.measure(kept)
-        return bool(np.isfinite(losses).all()) and float(losses.mean()) <= most
+                weight.copy_(old)
+                # Not even no part of a move that is not finite can be added.
+                if a > 0:
+                    weight.add_(move, alpha=a)
+        return edit.mean_loss(kept) <= most
 
     if fits(1.0):
         return 1.0

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from service.catalogue.families.language import ExtrapolationParams
 from workers.modeling.batching import Encoded
-from workers.modeling.devices import generator
 from workers.modeling.editing import Edit, Step
 from workers.modeling.problem import Context, Outcome, Problem
 from workers.modeling.records import Records
 from workers.modeling.retaining import RetainTerm
+from workers.modeling.sampling import seeded_rows
 
 _SAMPLE = 22
 _RETAINED = 256
@@ -45,16 +45,25 @@ def extrapolation(problem: Problem, params: ExtrapolationParams, context: Contex
 
     edit.run(edit.over_forgotten(params.passes), loss, message="memorising")
     edit.merge()
+    strength = go_opposite(edit, served, kept, limit, params)
+    edit.notes.append(f"went {strength:.3g} times as far as the way of memorising, in the opposite direction")
+    return edit.save(out_dir)
+
+
+def go_opposite(
+    edit: Edit, served: dict[nn.Parameter, Tensor], kept: Encoded, limit: float, params: ExtrapolationParams
+) -> float:
+    """Put the model as far opposite to where it is, seen from the served weights, as these records keep within the
+    limit of their mean loss; answers the strength."""
     line = _Line(edit.model, served)
 
     def too_far(strength: float) -> bool:
         line.move(strength)
-        return any(edit.measure(part).mean() > limit for part in (edit.forget, kept))
+        return any(edit.mean_loss(part) > limit for part in (edit.forget, kept))
 
     strength = furthest(too_far, params.most, params.rounds)
     line.move(strength)
-    edit.notes.append(f"went {strength:.3g} times as far as the way of memorising, in the opposite direction")
-    return edit.save(out_dir)
+    return strength
 
 
 def furthest(too_far: Callable[[float], bool], most: float, rounds: int) -> float:
@@ -71,8 +80,7 @@ def furthest(too_far: Callable[[float], bool], most: float, rounds: int) -> floa
 
 
 def _sample(problem: Problem, seed: int) -> Records:
-    rows = torch.randperm(len(problem.retain), generator=generator(seed, _SAMPLE))[:_RETAINED]
-    return problem.retain.subset(sorted(rows.tolist()))
+    return problem.retain.subset(seeded_rows(len(problem.retain), _RETAINED, seed, _SAMPLE))
 
 
 class _Line:
@@ -86,4 +94,7 @@ class _Line:
     def move(self, strength: float) -> None:
         """Put the model at served - strength * (memorising - served)."""
         for parameter, start, way in self._ways:
-            parameter.copy_(start).sub_(way, alpha=strength)
+            parameter.copy_(start)
+            # Not even no part of a way that is not finite can be gone.
+            if strength > 0:
+                parameter.sub_(way, alpha=strength)

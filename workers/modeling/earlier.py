@@ -1,7 +1,5 @@
 """Earlier states of the served model's training, where its lineage kept them."""
 
-import copy
-
 from service.errors import BadParameters
 from workers.modeling.editing import Edit
 from workers.modeling.observing import Checkpoint, History
@@ -57,9 +55,6 @@ def earlier(edit: Edit, point: Checkpoint) -> Edit:
 
     It counts its own passes, from 0. Raises MethodRefused for a damaged file.
     """
-    other = copy.copy(edit)
-    # A task keeps how one model's head is computed.
-    other.model, other.task = copy.deepcopy(edit.model), copy.copy(edit.task)
-    other.forward = other.backward = other.steps = 0
+    other = edit.beside()
     restore_weights(other, point)
     return other

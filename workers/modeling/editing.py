@@ -8,6 +8,8 @@ learnt, `open_` says which of them still lie below what unseen records lose.
 A run can be resumed (workers/modeling/keeping.py): the order of batches is drawn from the seed alone.
 """
 
+import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from workers.modeling.loading import LoadedModel, load_model, save_model
 from workers.modeling.low_rank import merge_adapter, put_adapter
 from workers.modeling.optimizers import FiniteGuard, make_optimizer, set_learning_rate
 from workers.modeling.problem import Context, Meter, Outcome, Problem
+from workers.modeling.sampling import seeded_rows
 
 _FORGET, _RETAIN, _SAMPLE = 11, 12, 13
 _EVALUATION_BATCH = 256
@@ -83,6 +86,11 @@ def falling(fraction: float) -> float:
     return 1 - (1 - _LAST_RATE) * fraction
 
 
+def cosine(fraction: float) -> float:
+    """Another: from 1 to 0, along half a cosine."""
+    return (1 + math.cos(math.pi * fraction)) / 2
+
+
 def never(_: float) -> None:
     """A hook that does nothing."""
 
@@ -115,6 +123,16 @@ class Edit:
         key = sha256_json([type(params).__name__, params.model_dump(mode="json"), context.seed, forgotten])
         self._keeper = Keeper(context.scratch, key, self.model, self.optimizer)
 
+    def beside(self) -> "Edit":
+        """The same records under a copy of the model as it is, which counts and notes for itself, from nothing."""
+        other = copy.copy(self)
+        # A task keeps how one model's head is computed.
+        other.model, other.task = copy.deepcopy(self.model), copy.copy(self.task)
+        other.forward = other.backward = other.steps = 0
+        other.notes, other._curve = [], []
+        other._recent = {"forget": [], "retain": []}
+        return other
+
     # Passes.
 
     def answers(self, part: Encoded, rows: Sequence[int]) -> Answers:
@@ -141,10 +159,19 @@ class Edit:
 
     def measure(self, part: Encoded) -> NDArray[np.float64]:
         """Loss of every record [N] under the weights as they are, nats, without gradient."""
-        losses, passes = record_losses(self.model, part, self.context.device, _EVALUATION_BATCH)
-        self.forward += passes
+        losses = self._all_losses(part)
         if not np.isfinite(losses).all():
             raise JobError(f"a record's loss is not finite after step {self.steps}: lower learning_rate")
+        return losses
+
+    def mean_loss(self, part: Encoded) -> float:
+        """Mean of the same; infinite where a loss is not finite, so that a search that went too far can step back."""
+        losses = self._all_losses(part)
+        return float(losses.mean()) if np.isfinite(losses).all() else float("inf")
+
+    def _all_losses(self, part: Encoded) -> NDArray[np.float64]:
+        losses, passes = record_losses(self.model, part, self.context.device, _EVALUATION_BATCH)
+        self.forward += passes
         return losses
 
     # Orders of batches.
@@ -276,8 +303,8 @@ class Edit:
         records = self.problem.selection
         if records is None or not len(records):
             return None
-        rows = torch.randperm(len(records), generator=generator(self.context.seed, _SAMPLE))[:_SELECTION_LIMIT]
-        return Encoded(self.task, records.subset(sorted(rows.tolist())))
+        rows = seeded_rows(len(records), _SELECTION_LIMIT, self.context.seed, _SAMPLE)
+        return Encoded(self.task, records.subset(rows))
 
 
 class Bounds:

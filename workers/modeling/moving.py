@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from service.errors import JobError
-from workers.modeling.batching import Encoded, record_losses
-from workers.modeling.devices import generator
+from workers.modeling.batching import Encoded
 from workers.modeling.editing import Edit
+from workers.modeling.sampling import seeded_rows
 
-_BATCH = 256
 _OTHERS = 256
 _SAMPLE = 22
 _GAP = 0.25
@@ -77,15 +76,13 @@ class Limits:
 
     def mean(self, part: Encoded) -> float:
         """Mean loss of a part as the weights are, nats; infinite where a loss is not finite."""
-        losses, passes = record_losses(self._edit.model, part, self._edit.context.device, _BATCH)
-        self._edit.forward += passes
-        return float(losses.mean()) if np.isfinite(losses).all() else float("inf")
+        return self._edit.mean_loss(part)
 
     def _sample(self, part: Encoded) -> Encoded:
         if len(part) <= _OTHERS:
             return part
-        order = torch.randperm(len(part), generator=generator(self._edit.context.seed, _SAMPLE))
-        return Encoded(self._edit.task, part.records.subset(sorted(order[:_OTHERS].tolist())))
+        rows = seeded_rows(len(part), _OTHERS, self._edit.context.seed, _SAMPLE)
+        return Encoded(self._edit.task, part.records.subset(rows))
 
 
 def largest_within(within: Callable[[float], bool], start: float, doublings: int, halvings: int) -> float:
