@@ -107,6 +107,37 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert other.notes == []
 
 
+def two_phases(line: Line, context: Context) -> Edit:
+    problem, params = line.problem(100), RetainEpochsParams(learning_rate=1e-3)
+    edit = Edit(problem, params, context)
+    steps = edit.over_retained(0.4, visits=0)
+    for factor in (1.0, 0.5):
+        edit.run(steps, lambda step: edit.objective(edit.retain, step.retain), factor=lambda _, f=factor: f)
+    return edit
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_damaged_state_of_a_later_phase_begins_with_the_first(
+    digits_line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    """Never a second phase on weights that the first one did not edit."""
+    monkeypatch.setattr(keeping, "KEEP_SECONDS", 0.0)
+    scratch = tmp_path / "scratch"
+    whole = two_phases(digits_line, factories.context(5))
+    context = dataclasses.replace(factories.context(5), scratch=scratch)
+    with pytest.raises(Cancelled):
+        two_phases(digits_line, dataclasses.replace(context, cancelled=_Interrupted(whole.steps // 2 + 2)))
+    (place,) = scratch.glob("state-2-*")
+    if damaged:
+        weights = place / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    again = two_phases(digits_line, context)
+    assert [note.startswith("resumed") for note in again.notes] == ([] if damaged else [True])
+    assert again.steps == whole.steps
+    for got, expected in zip(again.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(got, expected)
+
+
 def test_progress_is_told_and_a_loss_that_is_not_finite_ends_the_run(digits_line: Line) -> None:
     told: list[Progress] = []
     context = Context(torch.device("cpu"), progress=told.append)

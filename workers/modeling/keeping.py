@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from service.errors import BadModel, MethodRefused
 from workers.modeling.directories import write_atomic
 from workers.modeling.jsonfiles import read_object
-from workers.modeling.states import restore_state, write_state
+from workers.modeling.states import intact, restore_state, write_state
 
 KEEP_SECONDS = 60.0
 _NAME = "edit.json"
@@ -61,7 +61,10 @@ class Keeper:
 
     def begin(self, steps: int) -> tuple[int, Position | None]:
         """(the step that the next phase of so many begins with, what was counted until then where a state was put
-        back). A phase that was over is skipped."""
+        back). A phase that was over is skipped.
+
+        Raises MethodRefused where a state cannot be put back after phases were skipped for it.
+        """
         self._phase += 1
         found = self._found
         if found is None or found.phase < self._phase or self._folder is None:
@@ -72,6 +75,8 @@ class Keeper:
         try:
             restore_state(self._folder / found.place, found.files, self._model, self._optimizer)
         except MethodRefused:
+            if self._phase > 1:
+                raise
             return 0, None
         return found.step, Position(found.forward, found.backward, found.steps, found.curve)
 
@@ -101,4 +106,6 @@ class Keeper:
             kept = _Kept.model_validate(content)
         except (BadModel, ValidationError):
             return None
-        return kept if kept.key == self._key else None
+        # Looked at before any phase is skipped: what a damaged state stood for has to be done again from the start.
+        mine = kept.key == self._key and intact(self._folder / kept.place, kept.files)
+        return kept if mine else None

@@ -68,6 +68,12 @@ def read_tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
         raise MethodRefused(f"{name} cannot be read ({type(error).__name__})") from error
 
 
+def intact(place: Path, files: dict[str, str]) -> bool:
+    """Whether a folder holds all files of a state, each as it was recorded."""
+    there = all((place / name).is_file() and sha256_file(place / name) == digest for name, digest in files.items())
+    return there and files.keys() >= {WEIGHTS, OPTIMIZER}
+
+
 def restore_state(place: Path, files: dict[str, str], model: nn.Module, optimizer: Optimizer) -> None:
     """Put weights, buffers and optimiser state back.
 
