@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from service.verification.quantiles import normal_quantile
 from service.verification.statistics import Array
-from workers.metrics.reference_auc import PRIOR_WEIGHT, Judged, pooled_variance
+from workers.metrics.reference_auc import Judged, noise, pooled_variance
 from workers.planning.score_tables import FORGET, HELD_OUT
 
 DO_NOTHING, RETRAIN, COLLAPSED, CONSTANT = "do nothing", "retrain", "collapsed", "constant margin"
@@ -102,17 +102,6 @@ def noise_by_references(
         HELD_OUT: noise(held_out, pooled, draw),
     }
     return _drawn_into(original, drawn)
-
-
-def noise(part: Judged, pooled: float, draw: np.random.Generator, shift: float = 0.0) -> Array:
-    """Scores [n] as models that never saw the records give them, `shift` predictive standard deviations higher."""
-    return np.asarray(part.mean + _predictive(part, pooled) * (draw.normal(size=len(part)) + shift), dtype=np.float64)
-
-
-def _predictive(part: Judged, pooled: float) -> Array:
-    freedom = part.count - 1
-    shrunk = (PRIOR_WEIGHT * pooled + freedom * part.variance) / (PRIOR_WEIGHT + freedom)
-    return np.asarray(np.sqrt(shrunk * (1 + 1 / part.count)), dtype=np.float64)
 
 
 def noise_by_population(original: pa.Table, auc: float, draw: np.random.Generator) -> pa.Table:

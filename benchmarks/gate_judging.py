@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import torch
 
 from benchmarks.gate_candidates import AT_MARGIN, candidates, noise_by_population, noise_by_references, scores_of
-from benchmarks.gate_power import WANTED, leak_free_power, reference_design
+from benchmarks.gate_power import WANTED, leak_free_power
 from benchmarks.gate_world import GateWorld, Set
 from benchmarks.reference_world import HELD_OUT_DIGEST
 from service.verification.policy import Policy, margin_for
@@ -20,6 +20,7 @@ from service.verification.statistics import NotMeasurable
 from service.verification.verdict import BLIND, CHANCE, MEMBERSHIP, REFERENCE, decide, explain, judge
 from workers.metrics.blind_baseline import extract
 from workers.metrics.reference_auc import Judged as Beside
+from workers.metrics.reference_auc import reference_design
 from workers.modeling.loading import load_model
 from workers.modeling.problem import Context
 from workers.modeling.records import Records, held_out_key, split_held_out

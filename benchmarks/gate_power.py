@@ -1,16 +1,11 @@
 """Could a model without any leak pass the whole gate? Computed from sizes, references and the original alone."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
-
-from benchmarks.gate_candidates import noise
 from service.verification.equivalence import gate_power
 from service.verification.policy import VerificationPolicy
 from service.verification.schema import Check
-from service.verification.statistics import AucDesign, NotMeasurable
+from service.verification.statistics import AucDesign
 from service.verification.verdict import (
     BLIND,
     CONTROL,
@@ -21,26 +16,8 @@ from service.verification.verdict import (
     UTILITY,
     deciding_attack,
 )
-from workers.metrics.reference_auc import Judged, pooled_variance, reference_auc
 
-DRAWS = 8
 WANTED = 0.9
-
-
-def reference_design(forget: Judged, held_out: Judged, draw: np.random.Generator) -> AucDesign | None:
-    """What the calibrated attack on these records can find: its root mean square standard error over `DRAWS` models
-    that are nothing but their references and noise. None where it cannot be measured. Scores are not looked at."""
-    pooled = pooled_variance(held_out.variance, held_out.count)
-    variances, subjects = [], 0
-    for _ in range(DRAWS):
-        drawn = [replace(part, scores=noise(part, pooled, draw)) for part in (forget, held_out)]
-        found = reference_auc(drawn[0], drawn[1])
-        if isinstance(found, NotMeasurable):
-            return None
-        variances.append(found.auc.se**2)
-        subjects = min(found.auc.clusters)
-    variance = float(np.mean(variances))
-    return AucDesign(math.sqrt(variance), subjects - 1) if variance > 0 else None
 
 
 def leak_free_power(checks: Sequence[Check], design: AucDesign | None, policy: VerificationPolicy) -> float:

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.gate_candidates import noise
-from benchmarks.gate_power import leak_free_power, reference_design
+from benchmarks.gate_power import leak_free_power
 from service.verification.policy import VerificationPolicy
 from service.verification.schema import Check, Outcome
 from service.verification.statistics import AucDesign
 from service.verification.verdict import REFERENCE, REFERENCE_CONTROL, UTILITY
 from tests.benchmarks.test_gate_candidates import beside
-from workers.metrics.reference_auc import ReferenceAuc, pooled_variance, reference_auc
+from workers.metrics.reference_auc import ReferenceAuc, noise, pooled_variance, reference_auc, reference_design
 
 POLICY = VerificationPolicy()
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from service.verification.policy import Policy
+from service.verification.quantiles import normal_cdf, normal_quantile, student_quantile
 from service.verification.schema import Check, Evaluation
 from service.verification.statistics import NotMeasurable
 from service.verification.verdict import disagreements
@@ -98,6 +99,35 @@ def test_a_leak_behind_hard_records_is_found_and_a_clean_model_is_let_pass() -> 
     # Without references the leak hides behind the hardness.
     population = judged({"original": original, "candidate": tables["leaking"]}, NotMeasurable("not run: none"))
     assert population.metrics["membership_auc"] < 0.5
+
+
+def test_power_and_what_would_be_noticed_are_stated_whatever_the_candidate_scores() -> None:
+    world, told = Hard(), []
+    tables = {"original": world.table(IMAGES, 2.0, 1)}
+    for leak in (0.0, 0.5):
+        found = judged(tables | {"candidate": world.table(IMAGES, leak, 2)}, Calibration(world.side(), per_byte=False))
+        for name in ("reference_auc", "reference_control"):
+            check = check_of(found, name)
+            told.append((check.power_at_zero, check.smallest_detectable))
+    assert len(set(told)) == 1
+    power, smallest = told[0]
+    assert power is not None
+    assert smallest is not None
+    # Records equally hard on both sides are what models without a leak are drawn for: their own error says the same.
+    alike = Hard(harder=0.0)
+    side, t = Calibration(alike.side(), per_byte=False), student_quantile(1 - POLICY.verification.alpha, 49)
+    squares = []
+    for seed in range(2, 12):
+        clean = {"original": alike.table(IMAGES, 2.0, 1), "candidate": alike.table(IMAGES, 0.0, seed)}
+        check = check_of(judged(clean, side))
+        assert check.ci is not None
+        squares.append(((check.ci[1] - check.ci[0]) / 2 / t) ** 2)
+    se = float(np.sqrt(np.mean(squares)))
+    assert check.margin is not None
+    assert check.power_at_zero is not None
+    assert check.smallest_detectable == pytest.approx((t + normal_quantile(0.8)) * se, rel=0.1)
+    assert check.power_at_zero == pytest.approx(2 * normal_cdf(check.margin / se - t) - 1, abs=0.05)
+    assert min(power, check.power_at_zero) > 0.5
 
 
 def test_metrics_stand_beside_doing_nothing_and_retrained_models() -> None:

@@ -12,12 +12,13 @@ without a class knows neither its forgotten nor its held-out records. 0.5: like 
 a leak. Below: a leak as well (over-forgotten). Forgotten and held-out records must have equally many OUT references.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.verification.statistics import Array, Auc, Clusters, NotMeasurable, influenced
+from service.verification.statistics import Array, Auc, AucDesign, Clusters, NotMeasurable, influenced
 
 PRIOR_WEIGHT = 4.0
 """Degrees of freedom that the pooled variance counts for beside a record's own."""
@@ -25,6 +26,9 @@ PRIOR_WEIGHT = 4.0
 NEIGHBOURS = 25
 FEWEST = 10
 """A stratum with fewer held-out records than this is compared with all of them."""
+
+DRAWS = 8
+"""Models without a leak that are drawn to know beforehand what the attack can show."""
 
 _LARGEST_Z = 37.0  # beyond it the normal tail is no longer a double
 
@@ -188,3 +192,33 @@ def _matched_auc(wins: Array, matched: _Matched, subjects: Clusters, other_subje
     used = np.unique(matched.rows[matched.weights > 0])
     other = influenced(auc, influence[used], other_subjects[used])
     return Auc(auc, float(np.hypot(own.se, other.se)), len(wins), len(used), (own.clusters, other.clusters))
+
+
+def reference_design(forget: Judged, held_out: Judged, draw: np.random.Generator) -> AucDesign | None:
+    """What the attack on forgotten [n] and held-out [m] records can find: its root mean square standard error over
+    `DRAWS` models that are nothing but their references and noise. None where it cannot be measured.
+
+    Scores are not looked at, so that this is known before any candidate is.
+    """
+    pooled = pooled_variance(held_out.variance, held_out.count)
+    variances, subjects = [], 0
+    for _ in range(DRAWS):
+        drawn = [replace(part, scores=noise(part, pooled, draw)) for part in (forget, held_out)]
+        found = reference_auc(drawn[0], drawn[1])
+        if isinstance(found, NotMeasurable):
+            return None
+        variances.append(found.auc.se**2)
+        subjects = min(found.auc.clusters)
+    variance = float(np.mean(variances))
+    return AucDesign(math.sqrt(variance), subjects - 1) if variance > 0 else None
+
+
+def noise(part: Judged, pooled: float, draw: np.random.Generator, shift: float = 0.0) -> Array:
+    """Scores [n] as models that never saw the records give them, `shift` predictive standard deviations higher."""
+    return np.asarray(part.mean + _predictive(part, pooled) * (draw.normal(size=len(part)) + shift), dtype=np.float64)
+
+
+def _predictive(part: Judged, pooled: float) -> Array:
+    freedom = part.count - 1
+    shrunk = (PRIOR_WEIGHT * pooled + freedom * part.variance) / (PRIOR_WEIGHT + freedom)
+    return np.asarray(np.sqrt(shrunk * (1 + 1 / part.count)), dtype=np.float64)

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from service.errors import Unevaluable
 from service.verification.policy import VerificationPolicy, margin_for
 from service.verification.schema import Check
-from service.verification.statistics import Array, NotMeasurable
+from service.verification.statistics import Array, AucDesign, NotMeasurable
 from service.verification.verdict import NOT_RUN, REFERENCE, REFERENCE_CONTROL
-from workers.metrics.reference_auc import Judged, ReferenceAuc, reference_auc
+from workers.metrics.reference_auc import Judged, ReferenceAuc, reference_auc, reference_design
 from workers.modeling.directories import sha256_file
 from workers.planning.checks import NO_HELD_OUT, auc_check
 from workers.planning.comparisons import Line
@@ -31,6 +31,7 @@ from workers.references.tables import LANGUAGE, SideTable, load_side
 NO_REFERENCES = NotMeasurable(f"{NOT_RUN}no references")
 STATISTIC = "AUC among records that reference models find equally hard"
 
+_SEED = 0  # of the models without a leak that say what the attack can show
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
@@ -84,8 +85,9 @@ def reference_checks(
         return [_check(name, calibration, policy, alpha, n, m) for name in (REFERENCE, REFERENCE_CONTROL)], {}
     sets = judged_sets(line.original, calibration)
     candidate, original = (_measured(sets, model, calibration) for model in (line.candidate, line.original))
+    design = None if isinstance(sets, NotMeasurable) else reference_design(*sets, np.random.default_rng(_SEED))
     pairs = ((REFERENCE, candidate), (REFERENCE_CONTROL, original))
-    checks = [_check(name, found, policy, alpha, n, m) for name, found in pairs]
+    checks = [_check(name, found, policy, alpha, n, m, design) for name, found in pairs]
     metrics: dict[str, Any] = {REFERENCE: _value(candidate), f"{REFERENCE}_do_nothing": _value(original)}
     if line.retrained:
         metrics[f"{REFERENCE}_retrained"] = [_value(_measured(sets, model, calibration)) for model in line.retrained]
@@ -159,11 +161,12 @@ def _check(
     alpha: float,
     n: int,
     m: int | None,
+    design: AucDesign | None = None,
 ) -> Check:
     if isinstance(found, NotMeasurable):
         return Check(id=name, role="diagnostic", statistic=STATISTIC, n=n, m=m, reason=found.reason)
     told = f"AUC among records that {found.references} reference models without each find equally hard"
-    check = auc_check(name, found.auc, alpha, margin_for(policy.auc_margin, found.auc.n), statistic=told)
+    check = auc_check(name, found.auc, alpha, margin_for(policy.auc_margin, found.auc.n), design, told)
     return check.model_copy(update={"references": found.references, "p_value": found.auc.p_value()})
 
 
