@@ -55,6 +55,17 @@ def test_a_teacher_says_what_the_served_model_says_whatever_becomes_of_it(
     assert all(weight.requires_grad for weight in edit.model.parameters())
 
 
+def test_a_given_teacher_is_put_to_rest(digits_line: Line) -> None:
+    """A fresh model comes in training mode: its answers must not depend on the batch, nor take gradients."""
+    edit = Edit(digits_line.problem(20), BadTeacherParams(), factories.context())
+    made = untrained(edit).train()
+    teacher = Teacher(edit, made)
+    assert not made.training
+    assert not any(weight.requires_grad for weight in made.parameters())
+    alone = teacher.logits(edit.retain, [4])
+    assert torch.allclose(teacher.logits(edit.retain, [4, 5, 6])[:1], alone, atol=1e-5)
+
+
 def _of(edit: Edit, rows: list[int], places: tuple[int, ...]) -> torch.Tensor:
     owners = edit.answers(edit.forget, rows).rows
     return torch.cat([(owners == place).nonzero()[:, 0] for place in places])

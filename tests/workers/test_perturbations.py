@@ -11,11 +11,12 @@ from service.catalogue.parameters import EditParams
 from tests.workers import factories
 from tests.workers.conftest import Line, measure
 from workers.methods.random_k_perturbation import random_k_perturbation
-from workers.methods.top_k_perturbation import largest, top_k_perturbation
+from workers.methods.top_k_perturbation import top_k_perturbation
 from workers.modeling.editing import Edit
 from workers.modeling.loading import load_model
 from workers.modeling.perturbing import perturb
 from workers.modeling.problem import Problem
+from workers.modeling.sensitivity import largest_share
 
 STILL = {"learning_rate": 1e-12, "epochs": 0.05}
 """A repair that repairs nothing, to see what was perturbed."""
@@ -70,7 +71,7 @@ def test_noise_has_the_size_asked_for() -> None:
     plain = [torch.nn.Parameter(torch.full((20_000,), 3.0))]
     perturb(plain, masks[:1], RandomKPerturbationParams(noise=0.2, noise_unit="absolute"), 0)
     assert float((plain[0].detach() - 3.0).std()) == pytest.approx(0.2, rel=0.03)
-    assert largest(torch.tensor([1.0, 5.0, 2.0]), 0.4).tolist() == [False, True, False]
+    assert largest_share([torch.tensor([1.0, 5.0, 2.0])], 0.4)[0].tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("method", [top_k_perturbation, random_k_perturbation])

@@ -13,11 +13,11 @@ from tests.workers import factories
 from tests.workers.conftest import Line, measure
 from tests.workers.mislabelled import mislabelled
 from workers.methods.random_label import random_label
-from workers.methods.salun import salient, salun
+from workers.methods.salun import salun
 from workers.modeling.editing import Edit
 from workers.modeling.loading import load_model
 from workers.modeling.relabelling import Relabelled, wrong_labels
-from workers.modeling.sensitivity import summed_gradients, weights_of
+from workers.modeling.sensitivity import largest_share, summed_gradients, weights_of
 
 
 def test_no_wrong_label_is_right_and_all_others_are_as_likely() -> None:
@@ -81,11 +81,11 @@ def test_wrongly_labelled_records_get_another_wrong_label_and_nothing_collapses(
 
 def test_salient_weights_are_exactly_so_many_of_the_largest() -> None:
     gradients = [torch.tensor([[3.0, -5.0], [0.0, 1.0]]), torch.tensor([-4.0, 0.0])]
-    masks = salient(gradients, 0.5)
+    masks = largest_share(gradients, 0.5)
     assert masks[0].tolist() == [[True, True], [False, False]]
     assert masks[1].tolist() == [True, False]
     # Where most gradients are 0 a threshold would take them all.
-    assert sum(int(mask.sum()) for mask in salient([torch.zeros(10)], 0.3)) == 3
+    assert sum(int(mask.sum()) for mask in largest_share([torch.zeros(10)], 0.3)) == 3
 
 
 def test_summed_gradients_are_those_of_the_whole_set(digits_line: Line) -> None:
@@ -108,7 +108,7 @@ def test_weights_outside_the_mask_stay_bit_for_bit(digits_line: Line, tmp_path: 
     gradients = summed_gradients(edit, edit.forget, edit.forget.in_order(32))
     chosen = moved = 0
     for old, new, gradient, mask in zip(
-        served.parameters(), edited.parameters(), gradients, salient(gradients, 0.41), strict=True
+        served.parameters(), edited.parameters(), gradients, largest_share(gradients, 0.41), strict=True
     ):
         assert torch.equal(old[~mask], new[~mask])
         chosen += int((mask & (gradient != 0)).sum())

@@ -9,8 +9,8 @@ from service.catalogue.families.selective import SfronParams
 from tests.workers import factories
 from tests.workers.conftest import Line, measure
 from tests.workers.mislabelled import mislabelled
-from workers.methods.sfron import Push, adaptive, cosine, planned, sfron
-from workers.modeling.editing import Edit, Step
+from workers.methods.sfron import Push, adaptive, planned, sfron
+from workers.modeling.editing import Edit, Step, cosine
 from workers.modeling.sensitivity import weights_of
 
 CPU = torch.device("cpu")

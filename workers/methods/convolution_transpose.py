@@ -13,7 +13,6 @@ backward, and up to 20 forward passes for the statistics.
 Fails on pictures that are symmetric about their diagonal, which notice nothing, and where the repair is too short.
 """
 
-import math
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from torch import nn
 
 from service.catalogue.families.selective import ConvolutionTransposeParams
 from service.errors import BadParameters
-from workers.modeling.editing import Edit
+from workers.modeling.editing import Edit, cosine
 from workers.modeling.kernels import mostly_convolutional, renew_statistics, square_convolutions
 from workers.modeling.problem import Context, Outcome, Problem
 
@@ -50,8 +49,3 @@ def transpose(model: nn.Module) -> None:
     """Swap rows and columns of every square kernel, in place."""
     for module in square_convolutions(model):
         module.weight.copy_(module.weight.transpose(2, 3).clone())
-
-
-def cosine(fraction: float) -> float:
-    """From 1 to 0."""
-    return (1 + math.cos(math.pi * fraction)) / 2

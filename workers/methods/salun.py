@@ -15,14 +15,13 @@ from the start.
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from service.catalogue.families.selective import SalunParams
 from workers.modeling.editing import Edit
 from workers.modeling.problem import Context, Outcome, Problem
 from workers.modeling.relabelling import Relabelled
-from workers.modeling.sensitivity import summed_gradients, weights_of
+from workers.modeling.sensitivity import largest_share, summed_gradients, weights_of
 
 
 def salun(problem: Problem, params: SalunParams, context: Context, out_dir: Path) -> Outcome:
@@ -33,7 +32,7 @@ def salun(problem: Problem, params: SalunParams, context: Context, out_dir: Path
     edit = Edit(problem, params, context)
     relabelled = Relabelled(edit, params.bound == "record")
     gradients = summed_gradients(edit, edit.forget, edit.forget.in_order(edit.settings.forget_batch))
-    masks = salient(gradients, params.density)
+    masks = largest_share(gradients, params.density)
     weights = weights_of(edit)
     edit.run(
         edit.over_retained(params.epochs, params.visits),
@@ -41,15 +40,6 @@ def salun(problem: Problem, params: SalunParams, context: Context, out_dir: Path
         after_backward=lambda _: keep_masked(weights, masks),
     )
     return edit.save(out_dir)
-
-
-def salient(gradients: list[Tensor], density: float) -> list[Tensor]:
-    """Boolean masks of this share of all entries, those of the largest magnitude; exactly so many where values tie."""
-    sizes = torch.cat([gradient.abs().flatten() for gradient in gradients])
-    chosen = torch.zeros_like(sizes, dtype=torch.bool)
-    chosen[torch.topk(sizes, max(1, round(density * len(sizes)))).indices] = True
-    parts = chosen.split([gradient.numel() for gradient in gradients])
-    return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
 
 
 def keep_masked(weights: list[nn.Parameter], masks: list[Tensor]) -> None:

@@ -18,14 +18,13 @@ Fails where `ascent` does not suit the data: it is tuned for each set in the pap
 `clip` can take a record past its bound.
 """
 
-import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from service.catalogue.families.selective import SfronParams
-from workers.modeling.editing import Bounds, Edit, Step
+from workers.modeling.editing import Bounds, Edit, Step, cosine
 from workers.modeling.problem import Context, Outcome, Problem
 from workers.modeling.sampling import seeded_rows
 from workers.modeling.sensitivity import fisher_diagonal, weights_of
@@ -39,11 +38,6 @@ def sfron(problem: Problem, params: SfronParams, context: Context, out_dir: Path
     push = Push(edit, params)
     edit.run(planned(edit, params), push.loss, factor=cosine, after_backward=push.shape)
     return edit.save(out_dir)
-
-
-def cosine(fraction: float) -> float:
-    """From 1 to 0."""
-    return (1 + math.cos(math.pi * fraction)) / 2
 
 
 def planned(edit: Edit, params: SfronParams) -> list[Step]:

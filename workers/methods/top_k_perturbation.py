@@ -14,34 +14,25 @@ from sigma and the length of the repair alone.
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from service.catalogue.families.founding import TopKPerturbationParams
 from workers.modeling.curvature import gradient_sum
 from workers.modeling.editing import Edit
 from workers.modeling.layers import parameters_of
 from workers.modeling.perturbing import frozen, perturb, repair
 from workers.modeling.problem import Context, Outcome, Problem
+from workers.modeling.sensitivity import largest_share
 
 
 def top_k_perturbation(problem: Problem, params: TopKPerturbationParams, context: Context, out_dir: Path) -> Outcome:
     """Write the repaired model into `out_dir`. Raises Cancelled, JobError for a loss that is not finite."""
     edit = Edit(problem, params, context)
     parameters = parameters_of(edit.model, "all")
-    saliency = gradient_sum(edit, edit.forget, parameters).square()
-    chosen = largest(saliency, params.share)
-    masks = [part.view_as(p) for part, p in zip(chosen.split([p.numel() for p in parameters]), parameters, strict=True)]
+    gradient = gradient_sum(edit, edit.forget, parameters)
+    parts = gradient.split([p.numel() for p in parameters])
+    # The largest squares are those of the largest magnitude.
+    masks = largest_share([part.view_as(p) for part, p in zip(parts, parameters, strict=True)], params.share)
     before = frozen(edit, params)
     changed = perturb(parameters, masks, params, context.seed)
-    edit.notes.append(f"{changed} of {len(saliency)} weights were perturbed")
+    edit.notes.append(f"{changed} of {len(gradient)} weights were perturbed")
     repair(edit, before, params)
     return edit.save(out_dir)
-
-
-def largest(values: Tensor, share: float) -> Tensor:
-    """True for the given share of the values [P], the largest; at least one."""
-    count = max(1, round(share * len(values)))
-    mask = torch.zeros(len(values), dtype=torch.bool, device=values.device)
-    mask[torch.topk(values, count, sorted=False).indices] = True
-    return mask

@@ -25,6 +25,7 @@ from workers.modeling.devices import generator, seed_everything
 from workers.modeling.loading import LoadedModel
 from workers.modeling.optimizers import FiniteGuard, make_optimizer, set_learning_rate
 from workers.modeling.problem import Context, Meter, Outcome, Problem
+from workers.modeling.sampling import seeded_rows
 
 _FORGET, _RETAIN, _SAMPLE = 11, 12, 13
 _EVALUATION_BATCH = 256
@@ -123,11 +124,10 @@ class _Run:
         self.forget = Encoded(loaded.task, problem.forget)
         self.retain = Encoded(loaded.task, problem.retain)
         assert problem.selection is not None  # noqa: S101  (descend has looked)
-        chosen = _sample(len(problem.selection), _SELECTION_LIMIT, context.seed)
+        chosen = seeded_rows(len(problem.selection), _SELECTION_LIMIT, context.seed, _SAMPLE)
         self.selection = Encoded(loaded.task, problem.selection.subset(chosen))
-        self.retain_sample = Encoded(
-            loaded.task, problem.retain.subset(_sample(len(problem.retain), _RETAIN_SAMPLE, context.seed))
-        )
+        kept = seeded_rows(len(problem.retain), _RETAIN_SAMPLE, context.seed, _SAMPLE)
+        self.retain_sample = Encoded(loaded.task, problem.retain.subset(kept))
         self.optimizer = make_optimizer(self.model, "adamw", self.schedule.learning_rate, 0.0)
         self.guard = FiniteGuard(context.device)
         self.forward = self.backward = 0
@@ -236,9 +236,3 @@ class _Window:
 
     def means(self, selection: float) -> tuple[float, float, float]:
         return float(np.mean(self._forget)), float(selection), float(np.mean(self._retain))
-
-
-def _sample(count: int, limit: int, seed: int) -> list[int]:
-    if count <= limit:
-        return list(range(count))
-    return sorted(torch.randperm(count, generator=generator(seed, _SAMPLE))[:limit].tolist())

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from workers.modeling.answers import Answers, answers
+from workers.modeling.answers import Answers
 from workers.modeling.batching import Encoded
+from workers.modeling.divergences import kullback_leibler
 from workers.modeling.editing import Edit
 from workers.modeling.ensembles import Ensemble
+from workers.modeling.frozen import Frozen
 from workers.modeling.loading import AUTO_MODELS
 
 _ROOM = 256 * 2**20
@@ -24,12 +26,7 @@ class Teacher:
     """
 
     def __init__(self, edit: Edit, model: PreTrainedModel | None = None) -> None:
-        self._edit = edit
-        self._model = model if model is not None else copy.deepcopy(edit.model)
-        nn.Module.requires_grad_(self._model, False)
-        self._model.eval()
-        # A language model's task remembers the head of one model: shared, it would look for it anew at every turn.
-        self._task = copy.copy(edit.task)
+        self._edit, self._frozen = edit, Frozen(edit, model)
         self._kept: dict[int, Tensor] = {}
         self._room = _ROOM
 
@@ -39,8 +36,7 @@ class Teacher:
         forgotten = part is self._edit.forget
         if forgotten and all(row in self._kept for row in rows):
             return torch.cat([self._kept[row] for row in rows])
-        self._edit.forward += 1
-        found = answers(self._task, self._model, part.batch(list(rows), self._edit.context.device))
+        found = self._frozen.answers(part, list(rows))
         if forgotten:
             self._keep(rows, found)
         return found.logits
@@ -72,6 +68,5 @@ def divergence(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Te
 
     Both are softened by T; T^2 keeps gradients of one size whatever T is (Hinton et al. 2015, arXiv 1503.02531).
     """
-    wanted = torch.log_softmax(teacher / temperature, dim=1)
-    got = torch.log_softmax(student / temperature, dim=1)
-    return (wanted.exp() * (wanted - got)).sum(dim=1) * temperature**2
+    wanted, got = (torch.log_softmax(logits / temperature, dim=1) for logits in (teacher, student))
+    return kullback_leibler(wanted, got) * temperature**2

@@ -49,3 +49,13 @@ def _gradients(edit: Edit, loss: Tensor) -> list[Tensor]:
     found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
     edit.backward += 1
     return list(found)
+
+
+def largest_share(values: Sequence[Tensor], share: float) -> list[Tensor]:
+    """Boolean masks of this share of all entries, those of the largest magnitude: exactly so many where values tie, and
+    one at least."""
+    sizes = torch.cat([value.abs().flatten() for value in values])
+    chosen = torch.zeros_like(sizes, dtype=torch.bool)
+    chosen[torch.topk(sizes, max(1, round(share * len(sizes))), sorted=False).indices] = True
+    parts = chosen.split([value.numel() for value in values])
+    return [part.view_as(value) for part, value in zip(parts, values, strict=True)]
