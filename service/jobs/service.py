@@ -113,7 +113,7 @@ def _date_files(session: Session, job_id: str) -> None:
 def releasable(job: Job, attempts: Sequence[Attempt]) -> list[int]:
     """Numbers of the attempts that policy and gate let a reviewer release, once the job has failed.
 
-    None where one has passed and only its publication broke: a retry comes to that without an override.
+    None where one has passed and only its publication broke: a retry runs the ladder again, without an override.
     """
     if not Policy.model_validate(job.policy).approval.override or passed_attempt(attempts) is not None:
         return []

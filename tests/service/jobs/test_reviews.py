@@ -308,7 +308,7 @@ def test_a_request_that_failed_for_another_model_too_stays_failed(
 
 
 def test_nothing_is_released_beside_an_attempt_that_passed(failed: Failed) -> None:
-    """Its publication broke, for a full disk say: a retry comes to it without an override."""
+    """Its publication broke, for a full disk say: a retry runs the ladder again, without an override."""
     with transaction() as session:
         row = Attempt(id="att_2", job_id=failed.job_id, number=2, method="scrub", params={}, seed=0, state="passed")
         row.started_at = clock(session)
