@@ -111,7 +111,7 @@ def _folds(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    # Grouping people who have one record each changes nothing, and takes time with the square of their number.
+    # Grouping people who have one record each changes nothing, and takes a search for each of them.
     alone = len(np.unique(groups)) == len(groups)
     split = (StratifiedKFold if alone else StratifiedGroupKFold)(FOLDS, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
