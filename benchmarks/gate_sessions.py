@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gate_judging import POLICY, Court, Verdicts
 from benchmarks.gate_world import GateWorld
@@ -61,8 +62,6 @@ def _judge(retrain: str, path: Path) -> None:
 
 def read_verdicts(path: Path) -> list[Verdicts]:
     """The verdicts that a file holds."""
+    found: list[dict[str, Any]] = json.loads(path.read_text())
     lists = ("attempts", "shared", "estimates")
-    return [
-        Verdicts(**{name: tuple(value) if name in lists else value for name, value in one.items()})
-        for one in json.loads(path.read_text())
-    ]
+    return [Verdicts(**(one | {name: tuple(one[name]) for name in lists})) for one in found]

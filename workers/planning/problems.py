@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.catalogue.recipes import Recipe
 from service.errors import BadParameters
@@ -76,14 +77,7 @@ def build_problem(
     edit forgets so many of them along with the people, where so many are left, and never meets those that earlier edits
     have spent. Raises BadDataset for an unknown id, BadParameters when the forget set is empty or all of the data.
     """
-    wanted = line.trained(forget_ids)
-    if not wanted:
-        lying = " that a training has seen; those named lie in the reserve" if forget_ids else ""
-        raise BadParameters(f"the forget set is empty; name at least one record id{lying}")
-    people = line.people
-    rows = np.unique(people.rows_of(wanted))
-    if len(rows) == len(people):
-        raise BadParameters("the forget set is the whole data set; retire the model instead")
+    people, rows = line.people, _rows(line, forget_ids)
     forget = people.subset(rows.tolist())
     retain = people.subset(np.setdiff1d(np.arange(len(people)), rows).tolist())
     chosen: list[str] = []
@@ -114,6 +108,18 @@ def build_problem(
         companions=frozenset(chosen),
         planted=frozenset(kept),
     )
+
+
+def _rows(line: Line, forget_ids: Collection[str]) -> NDArray[np.int64]:
+    """Rows of the records to forget among the people's."""
+    wanted = line.trained(forget_ids)
+    if not wanted:
+        lying = " that a training has seen; those named lie in the reserve" if forget_ids else ""
+        raise BadParameters(f"the forget set is empty; name at least one record id{lying}")
+    rows = np.unique(line.people.rows_of(wanted))
+    if len(rows) == len(line.people):
+        raise BadParameters("the forget set is the whole data set; retire the model instead")
+    return rows
 
 
 def as_edit(problem: Problem, line: Line, companions: int) -> Problem:
