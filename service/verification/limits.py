@@ -26,7 +26,7 @@ def trace_limits(traces: Traces | None, basis: Basis, canaries: Check | None = N
         found.append(
             f"{_LOGS[traces.log]}, so that training cannot be repeated step by step without the forgotten records."
         )
-    found.append(_measured(canaries) if canaries and canaries.estimate is not None else _canaries(traces, basis))
+    found.append(_measured(canaries) if canaries and canaries.n else _canaries(traces, basis))
     if traces.held_out == "given":
         found.append(
             "The held-out records were supplied and not kept out of the training by a coin, so they may differ from "

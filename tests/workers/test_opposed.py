@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from service.catalogue.methods import find_method
 from service.verification.policy import Policy
+from service.verification.schema import Traces
 from service.verification.sequential import GUESSES
 from service.verification.verdict import CANARIES, CANARY_RATE, disagreements
 from tests.workers import factories
@@ -54,7 +55,12 @@ def test_canaries_it_was_trained_on_carry_no_pass_and_enter_no_wager() -> None:
     pair = {"original": whole["original"], "candidate": whole["clean"]}
     ids = [name for table in planted["clean"] for name in table["record_id"].to_pylist()]
     kinds = dict.fromkeys(ids, "natural")
-    facts = Facts(canary_kinds=kinds, canary_opposites={f"canary-{at:05d}": f"canary_out-{at:05d}" for at in range(80)})
+    traces = Traces(record=True, log="kept", canaries=80, reserved=0, held_out="given", carried_on=True)
+    facts = Facts(
+        traces=traces,
+        canary_kinds=kinds,
+        canary_opposites={f"canary-{at:05d}": f"canary_out-{at:05d}" for at in range(80)},
+    )
     free = assess(pair, "image-classification", POLICY, facts=facts)
     deleted = free.check(CANARIES)
     assert deleted is not None
@@ -67,6 +73,11 @@ def test_canaries_it_was_trained_on_carry_no_pass_and_enter_no_wager() -> None:
         assert check is not None
         assert (check.role, check.estimate, check.verdict) == ("diagnostic", None, "info")
     assert not opposed & set(found.metrics)
+    # They were deleted along all the same, and that is said.
+    told = " ".join(found.limits)
+    assert "80 planted records were deleted along" in told
+    assert "trained against this very attack" in told
+    assert "none of the 80" not in told.lower()
     assert found.verdict == "inconclusive"
     assert disagreements(found, POLICY.verification) == []
 
