@@ -20,7 +20,7 @@ from service.database import clock, reading
 from service.registry import pools
 from service.registry import service as registry
 from service.registry.models import Artefact, Model, ReferencePool
-from tests.e2e.world import POLICY, RECIPE, Assets, World, checked, write_digits
+from tests.e2e.world import POLICY, RECIPE, Assets, World, here, write_digits
 from workers.references.layout import Pool, read_split, read_table
 from workers.references.pool import open_pool
 
@@ -40,7 +40,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
     (folder / "quick.toml").write_text(TINY.replace("epochs = 30", "epochs = 1"))
     (folder / "policy.toml").write_text(POLICY)
     options = ["--recipe", str(folder / "recipe.toml"), "--data", str(train), "--holdout", str(holdout)]
-    checked("train", *options, "--out", str(folder / "model"))
+    here("train", *options, "--out", str(folder / "model"))
     return Assets(folder, train, holdout, folder / "model")
 
 
