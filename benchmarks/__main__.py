@@ -4,13 +4,15 @@ import argparse
 import importlib
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from benchmarks.record import Result, machine
 
 NAMES = ("startup", "intake", "cost", "speed", "lineage", "sisa", "references", "deletions", "crosscheck")
-LONG = ("gate", "gate-text", "gate-lm", "verification")
+LONG = ("gate", "gate-text", "gate-lm", "verification", "bar")
 """These train for a quarter of an hour or more, and run only by name."""
 
 
@@ -21,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--strict", action="store_true", help="exit 1 when a promised figure is missed")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run at all?")
     parser.add_argument("--interpreter", metavar="PYTHON", help="for crosscheck: a Python that has the other packages")
+    parser.add_argument("--data", metavar="DIR", type=Path, help="for bar: the four files of Fashion-MNIST")
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.names if name not in NAMES + LONG]
     if unknown:
@@ -35,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     results: list[Result] = []
     for name in chosen.names or NAMES:
         started = time.monotonic()
-        options = {"interpreter": chosen.interpreter} if name == "crosscheck" else {}
+        given = {"crosscheck": {"interpreter": chosen.interpreter}, "bar": {"data": chosen.data}}
+        options: dict[str, Any] = given.get(name, {})
         module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
         result: Result = module.run(quick=chosen.quick, **options)
         console.print()

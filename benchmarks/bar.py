@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.bar_world import BarWorld, make_bar_world
+from benchmarks.bar_world import FULL, QUICK, BarWorld, Sizes, open_bar_world
 from benchmarks.closeness import Band, Distance, Read, band, distance, within
 from benchmarks.processes import environment
 from benchmarks.record import Result, Target
@@ -34,8 +34,7 @@ from workers.references.pool import plan_pool, settle_pool
 from workers.references.tables import SideTable, load_side
 from workers.scoring.score import score
 
-OUT = Path(__file__).parent / "out" / "bar"
-RETRAINS, POOL = 5, 32
+OUT = Path(__file__).parent / "out"
 BUDGET = 0.20
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 METHODS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -72,33 +71,29 @@ class Bar:
 
 
 def run(quick: bool = False, data: Path | None = None) -> Result:
-    """Train what is missing and measure; `quick` takes two retrains of a set. Needs the folder of the images."""
-    retrains = 3 if quick else RETRAINS
-    OUT.mkdir(parents=True, exist_ok=True)
-    with environment(LETHE_HOME=str(OUT), **ONE_THREAD):
+    """Train what is missing and measure; `quick` takes a small world. `data`: the folder of the images, at first."""
+    sizes, folder = (QUICK, OUT / "bar-quick") if quick else (FULL, OUT / "bar")
+    with environment(LETHE_HOME=str(folder), **ONE_THREAD):
         torch.set_num_threads(1)
-        bar = _trained(data, retrains)
-        result = Result("bar", "Approximate methods beside retrains, 20,000 images, 10 % wrong labels", 1, COLUMNS)
-        for name in list(bar.world.forget_sets())[: 1 if quick else None]:
-            _measure(result, bar, name, retrains)
-    pool = sum(_seconds(path) for path in (OUT / "pool").glob("member-*"))
-    result.settings = {"retrains": retrains, "references": POOL, "pool_seconds": round(pool)}
-    result.notes.append(
-        f"the pool of {POOL} references took {pool:,.0f} s of training, once for every deletion to come"
-    )
+        bar = _trained(open_bar_world(folder, data, sizes), sizes)
+        told = f"Approximate methods beside retrains, {sizes.train:,} images, 10 % wrong labels"
+        result = Result("bar", told, 1, COLUMNS)
+        for name in bar.world.forget_sets():
+            _measure(result, bar, name, sizes.retrains)
+    pool = sum(_seconds(path) for path in (folder / "pool").glob("member-*"))
+    result.settings = {"retrains": sizes.retrains, "references": sizes.pool, "pool_seconds": round(pool)}
+    result.notes.append(f"{sizes.pool} references took {pool:,.0f} s of training, once for all deletions to come")
     return result
 
 
-def _trained(data: Path | None, retrains: int) -> Bar:
-    world = BarWorld(OUT) if (OUT / "test.parquet").is_file() else make_bar_world(OUT, data or Path("data"))
+def _trained(world: BarWorld, sizes: Sizes) -> Bar:
     if not world.served.is_dir():
         train_all(world, [Job(0)])
-    materials = Materials(
-        world.served, world.records("train"), world.records("held_out"), world.recipe, DIGEST, HELD_OUT_DIGEST, {}
-    )
-    pool = plan_pool(OUT / "pool", materials, POOL, seed=1)
-    waiting = [] if pool.complete else [Job(number, pool.directory) for number in range(POOL)]
-    for seed in range(1, retrains + 1):
+    train, held_out = (world.records(part) for part in ("train", "held_out"))
+    materials = Materials(world.served, train, held_out, world.recipe, DIGEST, HELD_OUT_DIGEST, {})
+    pool = plan_pool(world.folder / "pool", materials, sizes.pool, seed=1)
+    waiting = [] if pool.complete else [Job(number, pool.directory) for number in range(sizes.pool)]
+    for seed in range(1, sizes.retrains + 1):
         names = [name for name in world.forget_sets() if not world.retrained(name, seed).is_dir()]
         waiting += [Job(seed, forget=name) for name in names]
     if waiting:
@@ -123,17 +118,17 @@ def _measure(result: Result, bar: Bar, name: str, retrains: int) -> None:
     whole = _timed_retrain(bar, name)
     _row(result, name, "do nothing", distance(bar.read(bar.world.served, problem.forget), reads), allowed, 0.0)
     for method, params in METHODS:
-        out = OUT / "candidate"
+        out = bar.world.folder / "candidate"
         shutil.rmtree(out, ignore_errors=True)
         done = run_attempt(method, params, problem, Context(torch.device("cpu"), seed=7), out)
         found = distance(bar.read(out, problem.forget), reads)
         _row(result, name, method, found, allowed, done.cpu_seconds / whole)
-    shutil.rmtree(OUT / "candidate", ignore_errors=True)
+    shutil.rmtree(bar.world.folder / "candidate", ignore_errors=True)
 
 
 def _timed_retrain(bar: Bar, name: str) -> float:
     """CPU seconds of a whole retrain, from the records on disk to the model on disk."""
-    out = OUT / "timed"
+    out = bar.world.folder / "timed"
     shutil.rmtree(out, ignore_errors=True)
     began = time.process_time()
     kept = bar.world.records("train").without(bar.world.forget_sets()[name])

@@ -6,6 +6,7 @@ records have wrong labels as training records do; test records have none.
 
 import gzip
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,7 @@ from PIL import Image
 from benchmarks.reference_world import World
 from service.catalogue.recipes import Recipe
 
-TRAIN, HELD_OUT = 20_000, 5_000
 NOISE = 0.1
-SETS = {"10 random": 10, "1 % random": 200, "10 % random": 2000, "100 mislabelled": 100}
 FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
@@ -41,33 +40,65 @@ RECIPE = Recipe.model_validate(
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Records, forget sets by name ("random" or "mislabelled" in it says of which), retrains of each, references."""
+
+    train: int
+    held_out: int
+    sets: dict[str, int]
+    retrains: int
+    pool: int
+
+
+FULL = Sizes(20_000, 5_000, {"10 random": 10, "1 % random": 200, "10 % random": 2000, "100 mislabelled": 100}, 5, 32)
+QUICK = Sizes(1_200, 500, {"10 random": 10, "40 mislabelled": 40}, 3, 16)
+
+
+@dataclass(frozen=True)
 class BarWorld(World):
-    """20,000 training records of as many people, and forget sets of four kinds."""
+    """Training records of as many people, and forget sets of two kinds."""
 
     recipe: Recipe = RECIPE
 
     def forget_sets(self) -> dict[str, list[str]]:
         """Name -> record ids."""
-        table = pq.read_table(self.folder / "train.parquet", columns=["record_id", "wrong"])
-        ids, wrong = (np.array(table[name].to_pylist()) for name in ("record_id", "wrong"))
-        draw = np.random.default_rng(1)
-        chosen = {name: draw.choice(ids, SETS[name], replace=False) for name in SETS if "random" in name}
-        chosen["100 mislabelled"] = draw.choice(ids[wrong], SETS["100 mislabelled"], replace=False)
-        return {name: sorted(found.tolist()) for name, found in chosen.items()}
+        found: dict[str, list[str]] = json.loads((self.folder / "sets.json").read_text())
+        return found
 
 
-def make_bar_world(folder: Path, data: Path) -> BarWorld:
-    """Write training, held-out and test records. Raises OSError where `data` lacks one of the four files."""
+def open_bar_world(folder: Path, data: Path | None, sizes: Sizes) -> BarWorld:
+    """The world in a folder; written there from the images in `data` where it is not yet.
+
+    Raises OSError where `data` lacks one of the four files, SystemExit where it is needed and not given.
+    """
+    if not (folder / "test.parquet").is_file():
+        if data is None:
+            raise SystemExit("bar: name the folder of the four Fashion-MNIST files, --data DIR")
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_world(folder, data, sizes)
+    if not (folder / "sets.json").is_file():
+        (folder / "sets.json").write_text(json.dumps(_drawn(folder, sizes)))
+    return BarWorld(folder)
+
+
+def _drawn(folder: Path, sizes: Sizes) -> dict[str, list[str]]:
+    table = pq.read_table(folder / "train.parquet", columns=["record_id", "wrong"])
+    ids, wrong = (np.array(table[name].to_pylist()) for name in ("record_id", "wrong"))
+    draw = np.random.default_rng(1)
+    among = {name: ids[wrong] if "mislabelled" in name else ids for name in sizes.sets}
+    return {name: sorted(draw.choice(among[name], size, replace=False).tolist()) for name, size in sizes.sets.items()}
+
+
+def _write_world(folder: Path, data: Path, sizes: Sizes) -> None:
     images, labels = _read(data, "train")
     draw = np.random.default_rng(0)
-    order = draw.permutation(len(labels))[: TRAIN + HELD_OUT]
+    order = draw.permutation(len(labels))[: sizes.train + sizes.held_out]
     wrong = draw.random(len(order)) < NOISE
     given = np.where(wrong, (labels[order] + draw.integers(1, 10, len(order))) % 10, labels[order])
-    for part, rows in (("train", slice(0, TRAIN)), ("held_out", slice(TRAIN, None))):
+    for part, rows in (("train", slice(0, sizes.train)), ("held_out", slice(sizes.train, None))):
         _write(folder, part, images[order[rows]], given[rows], wrong[rows])
     images, labels = _read(data, "test")
     _write(folder, "test", images, labels, np.zeros(len(labels), dtype=bool))
-    return BarWorld(folder)
 
 
 def _read(data: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
