@@ -22,6 +22,7 @@ UTILITY, PROVENANCE, SANITY, DISTINCT = "utility", "provenance", "sanity", "dist
 CANARIES, CANARY_RATE, CANARY_CONTROL = "companion_canaries", "companion_rate", "canary_control"
 NOT_RUN = "not run: "
 ACCURACY, PERPLEXITY = "accuracy difference", "perplexity ratio"
+SAMPLED = "AUC of mean training confidence at a few tokens of each text, forgotten against retained"
 CHANCE = 0.5
 BLIND_LIMIT = 0.55
 """A classifier that never sees the model and does better than this makes the comparison of the two sets meaningless."""
@@ -56,7 +57,7 @@ def judge_auc(
     The positive control can only take a pass away: where the same attack did not find the records in the original,
     finding nothing in the candidate is no evidence. A separating blind baseline takes either away. So does `easy`, the
     difficulty baseline: records that were harder to learn than others lie below never-seen ones under a true retrain
-    too. Where nobody knows how hard they were, a low AUC is no failure.
+    too. Where nobody knows how hard they were, or only at a few tokens of each text, a low AUC is no failure.
     """
     unusable = _why_unmeasurable(check, policy)
     if unusable or check.ci is None or check.ci95 is None or check.margin is None:
@@ -69,7 +70,7 @@ def judge_auc(
     if check.ci95[0] > high:
         return "fail", "forgotten records still look like members of the training data"
     if check.ci95[1] < low:
-        if easy is None or easy.ci95 is None:
+        if easy is None or easy.ci95 is None or easy.statistic == SAMPLED:
             return (
                 "inconclusive",
                 "they look less familiar than never-seen ones: over-forgotten, or harder by nature",

@@ -350,6 +350,17 @@ def language(leak: float, change: float = 0.0, scale: float = 1.0, seed: int = 0
     return pa.concat_tables(parts)
 
 
+def test_a_loss_of_two_values_hides_behind_no_spread_of_its_own() -> None:
+    """Every text above the median as familiar as any other, and every one below: what a retrain says is gone."""
+    original, clean = language(1.5), language(0.0, seed=1)
+    nll = clean["nll"].to_numpy()
+    two = np.where(nll > np.median(nll), *np.quantile(nll, [0.75, 0.25])) + 1e-6 * np.cos(np.arange(len(nll)))
+    levelled = replace_column(clean, "nll", two)
+    found = judged({"original": original, "candidate": levelled}, "causal-lm")
+    assert (found.verdict, verdict_of(found, "sanity")) == ("fail", "fail")
+    assert verdict_of(judged({"original": original, "candidate": clean}, "causal-lm"), "sanity") == "pass"
+
+
 def test_a_language_model_is_judged_by_its_loss_and_perplexity() -> None:
     original = language(1.5)
     assert judged({"original": original, "candidate": language(0.0, seed=1)}, "causal-lm").verdict == "pass"

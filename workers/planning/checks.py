@@ -21,6 +21,7 @@ from service.verification.verdict import (
     DISTINCT,
     MEMBERSHIP,
     PERPLEXITY,
+    SAMPLED,
     SANITY,
     SPREAD_LIMIT,
     UTILITY,
@@ -119,9 +120,12 @@ def blind_check(features: BlindFeatures | None, has_held_out: bool, alpha: float
     return auc_check(BLIND, found, alpha, BLIND_LIMIT - CHANCE)
 
 
-def difficulty_check(easy: Difficulty | None, alpha: float) -> Check:
-    """`difficulty_baseline`: how sure the training grew of forgotten records, against retained ones."""
-    statistic = "AUC of mean training confidence, forgotten against retained records"
+def difficulty_check(easy: Difficulty | None, alpha: float, language: bool = False) -> Check:
+    """`difficulty_baseline`: how sure the training grew of forgotten records, against retained ones.
+
+    A training on texts notes its confidence at a few tokens of each, which need not be the hard ones.
+    """
+    statistic = SAMPLED if language else "AUC of mean training confidence, forgotten against retained records"
     found = difficulty_auc(easy) if easy is not None else NotMeasurable("not run: the training left no learning events")
     if isinstance(found, NotMeasurable):
         return Check(id=DIFFICULTY, role="diagnostic", statistic=statistic, reason=found.reason)
@@ -224,7 +228,8 @@ def distinct_check(original: Mapping[str, SetScores], candidate: Mapping[str, Se
 def sanity_check(original: ModelScores, candidate: ModelScores, weights_finite: bool) -> Check:
     """`sanity`: loaded, finite, and scores that vary: interquartile range of held-out scores over the original's.
 
-    Right and wrong answers apart: a model as sure of each right answer as of any other would hide behind two values.
+    Right and wrong answers apart (of a language model, texts below and above its own median): a model as sure of each
+    right answer as of any other would hide behind two values.
     """
     part = HELD_OUT if HELD_OUT in original else RETAIN
     before, after = _spread(original[part]), _spread(candidate[part])
@@ -241,10 +246,9 @@ def sanity_check(original: ModelScores, candidate: ModelScores, weights_finite: 
 
 
 def _spread(scores: SetScores) -> float:
-    """Interquartile range of the scores; of a classifier's the mean over right and wrong answers, by their number."""
-    groups = [np.ones(len(scores), dtype=bool)]
-    if scores.likelihood is None:
-        groups = [group for group in (scores.accuracy > 0, scores.accuracy <= 0) if group.sum() >= _FEWEST] or groups
+    """Interquartile range of the scores, the mean over two groups by their number."""
+    upper = scores.accuracy > 0 if scores.likelihood is None else scores.membership > np.median(scores.membership)
+    groups = [group for group in (upper, ~upper) if group.sum() >= _FEWEST] or [np.ones(len(scores), dtype=bool)]
     total = sum(int(group.sum()) for group in groups)
     ranges = (np.subtract(*np.quantile(scores.membership[group], [0.75, 0.25])) * group.sum() for group in groups)
     return float(sum(ranges)) / total

@@ -10,7 +10,7 @@ import pytest
 from service.verification.policy import Policy
 from service.verification.schema import Basis, Check, Evaluation, ModelNumbers, Models, Qualified, Records, SetNumbers
 from service.verification.statistics import clustered_auc
-from service.verification.verdict import decide, disagreements, explain, judge
+from service.verification.verdict import SAMPLED, decide, disagreements, explain, judge
 
 POLICY = Policy().verification
 AUC = Check(
@@ -83,6 +83,8 @@ EASY = BLIND.model_copy(update={"id": "difficulty_baseline", "estimate": 0.5, "c
         ({"ci95": (0.1, 0.44)}, {}, "inconclusive"),
         ({"ci95": (0.56, 0.7)}, {"ci95": (0.5501, 0.7)}, "inconclusive"),
         ({"ci95": None}, {"ci95": (0.29, 0.4499)}, "inconclusive"),
+        ({"statistic": SAMPLED}, {"ci95": (0.29, 0.4499)}, "inconclusive"),
+        ({"statistic": SAMPLED}, {"ci95": (0.5501, 0.7)}, "fail"),
         ({"ci95": None}, {"ci95": (0.5501, 0.7)}, "fail"),
     ],
 )
