@@ -1,22 +1,15 @@
 """`lethe jobs` against the application."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from service.cli import client as client_module
-from service.cli import watching
-from service.cli.client import Client
 from service.cli.main import main
 from service.database import transaction
 from service.jobs.models import Attempt, Job
-from service.logs import configure_logging
+from tests.service.cli.support import document
 from tests.service.jobs.support import REASON, Failed, failed_job
 
 
@@ -26,24 +19,9 @@ def failed(database_url: str, tmp_path: Path) -> Failed:
 
 
 @pytest.fixture
-def connected(api: TestClient, admin: dict[str, str], failed: Failed, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    """`open_client` leads to the application of the test."""
-    api.headers.update(admin)
-    configure_logging("WARNING")
-
-    @contextmanager
-    def open_client() -> Iterator[Client]:
-        yield Client(api, "key")  # type: ignore[arg-type]
-
-    monkeypatch.setattr(client_module, "open_client", open_client)
-    monkeypatch.setattr(watching, "_PAUSE_SECONDS", 0.0)
-    return api
-
-
-def _json(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
-    capsys.readouterr()
-    assert main([*arguments, "--json"]) == code, capsys.readouterr().err
-    return json.loads(capsys.readouterr().out)
+def connected(connected: TestClient, failed: Failed) -> TestClient:
+    """There is something to talk about."""
+    return connected
 
 
 def _said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
@@ -56,7 +34,7 @@ def _said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) ->
 def test_a_failed_job_is_listed_shown_and_released(
     connected: TestClient, failed: Failed, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert [job["id"] for job in _json(capsys, "jobs", "list", "--status", "failed")["items"]] == [failed.job_id]
+    assert [job["id"] for job in document(capsys, "jobs", "list", "--status", "failed")["items"]] == [failed.job_id]
     assert failed.job_id in _said(capsys, "jobs", "list", "--model", "digits")
     assert _said(capsys, "jobs", "list", "--model", "other") == "There are no jobs.\n"
     shown = _said(capsys, "jobs", "show", failed.job_id)
@@ -102,7 +80,7 @@ def test_a_job_that_waits_is_approved(
         session.execute(update(Job).values(status="running", stage="publish", waits_for="reviewer"))
         session.execute(update(Attempt).values(state="passed"))
     assert "waits for a reviewer" in _said(capsys, "jobs", "show", failed.job_id)
-    job = _json(capsys, "jobs", "approve", failed.job_id, "--attempt", "1")
+    job = document(capsys, "jobs", "approve", failed.job_id, "--attempt", "1")
     assert (job["waits_for"], job["review"]["kind"]) == (None, "approved")
 
 
@@ -110,4 +88,4 @@ def test_watching_ends_with_the_job(connected: TestClient, failed: Failed, capsy
     assert "failed unlearn" in _said(capsys, "jobs", "watch", failed.job_id, code=1)
     with transaction() as session:
         session.execute(update(Job).values(status="completed"))
-    assert _json(capsys, "jobs", "watch", failed.job_id)["status"] == "completed"
+    assert document(capsys, "jobs", "watch", failed.job_id)["status"] == "completed"

@@ -12,56 +12,40 @@ from fastapi.testclient import TestClient
 
 from service.cli import client as client_module
 from service.cli import importing, watching
-from service.cli.client import Client
 from service.cli.main import main
 from service.cli.requests import parse_subject
 from service.errors import BadParameters, Unavailable
-from service.logs import configure_logging
+from tests.service.cli.support import document
 from tests.service.deletion.support import counts
 
 CREATE = ["requests", "create", "--regulation", "gdpr"]
 
 
 @pytest.fixture
-def connected(api: TestClient, admin: dict[str, str], digits: str, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    """`open_client` leads to the application of the test."""
-    api.headers.update(admin)
-    configure_logging("WARNING")  # the service is another process elsewhere; here both share standard error
-
-    @contextmanager
-    def open_client() -> Iterator[Client]:
-        yield Client(api, "key")  # type: ignore[arg-type]
-
-    monkeypatch.setattr(client_module, "open_client", open_client)
-    monkeypatch.setattr(watching, "_PAUSE_SECONDS", 0.0)
-    return api
-
-
-def _json(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
-    capsys.readouterr()
-    assert main([*arguments, "--json"]) == code, capsys.readouterr().err
-    return json.loads(capsys.readouterr().out)
+def connected(connected: TestClient, digits: str) -> TestClient:
+    """There is something to talk about."""
+    return connected
 
 
 def test_a_request_is_created_shown_listed_and_cancelled(
     connected: TestClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--subject", "email:jane@example.org", "--subject", "subject_id:s1", "--model", "digits"]
-    request = _json(capsys, *CREATE, *options, "--external-id", "T-1")
+    request = document(capsys, *CREATE, *options, "--external-id", "T-1")
     assert (request["status"], request["external_id"]) == ("accepted", "T-1")
-    assert _json(capsys, "requests", "show", request["id"])["history"]
+    assert document(capsys, "requests", "show", request["id"])["history"]
     assert main(["requests", "show", request["id"]]) == 0
     out = capsys.readouterr().out
     assert "accepted" in out
     assert "digits: open" in out
     assert "jane" not in out
-    assert [item["id"] for item in _json(capsys, "requests", "list", "--status", "accepted")["items"]] == [
+    assert [item["id"] for item in document(capsys, "requests", "list", "--status", "accepted")["items"]] == [
         request["id"]
     ]
     assert main(["requests", "list"]) == 0
     assert request["id"] in capsys.readouterr().out
-    assert _json(capsys, "requests", "extend", request["id"], "--reason", "many at once")["extended_at"]
-    assert _json(capsys, "requests", "cancel", request["id"])["status"] == "cancelled"
+    assert document(capsys, "requests", "extend", request["id"], "--reason", "many at once")["extended_at"]
+    assert document(capsys, "requests", "cancel", request["id"])["status"] == "cancelled"
     assert main(["requests", "retry", request["id"]]) == 1
     assert "cannot be retried" in capsys.readouterr().err
 
@@ -69,7 +53,7 @@ def test_a_request_is_created_shown_listed_and_cancelled(
 def test_lists_run_through_pages(connected: TestClient, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(5):
         assert main([*CREATE, "--subject", f"subject_id:s{number}"]) == 0
-    listed = _json(capsys, "requests", "list", "--limit", "3")
+    listed = document(capsys, "requests", "list", "--limit", "3")
     assert len(listed["items"]) == 3
     assert listed["next_cursor"]
 
@@ -176,7 +160,7 @@ def test_a_file_is_imported_line_by_line(
     assert told.out == "2 accepted, 1 refused\n"
     assert told.err == "line 3: unknown regulation; known ones are gdpr, ccpa\n"
     assert counts()["deletion_requests"] == 2
-    items = _json(capsys, "requests", "import", str(file), code=1)["items"]
+    items = document(capsys, "requests", "import", str(file), code=1)["items"]
     assert [(item["line"], item["status"]) for item in items] == [(2, 202), (3, 422), (4, 202)]
     assert counts()["deletion_requests"] == 2
 
@@ -205,7 +189,7 @@ def test_lines_are_those_of_the_file(
 ) -> None:
     monkeypatch.setattr(importing, "_LINES", 2)  # so that numbers go on from batch to batch
     (tmp_path / name).write_bytes(content.encode())
-    items = _json(capsys, "requests", "import", str(tmp_path / name), code=int("oops" in content))["items"]
+    items = document(capsys, "requests", "import", str(tmp_path / name), code=int("oops" in content))["items"]
     assert [item["line"] for item in items] == lines
 
 
@@ -219,7 +203,7 @@ def test_long_files_are_sent_in_batches(
     ]
     file = tmp_path / f"requests.{kind}"
     file.write_text(json.dumps(bodies) if kind == "json" else "\n".join(map(json.dumps, bodies)))
-    items = _json(capsys, "requests", "import", str(file))["items"]
+    items = document(capsys, "requests", "import", str(file))["items"]
     assert [item["line"] for item in items] == list(range(1, 621))
     assert counts()["deletion_requests"] == 620
 
