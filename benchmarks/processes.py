@@ -37,14 +37,14 @@ def environment(**values: str) -> Iterator[None]:
         del os.environ[name]
     os.environ.update(values)
     get_settings.cache_clear()
-    database.dispose()
+    database.close()
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(before)
         get_settings.cache_clear()
-        database.dispose()
+        database.close()
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
+_engine_lock = threading.Lock()
 _id_lock = threading.Lock()
 _last_id = 0
 
@@ -81,9 +82,14 @@ def new_id(prefix: str) -> str:
     return prefix + "_" + "".join([_PAIRS[(value >> shift) & 1023] for shift in _SHIFTS])
 
 
-@lru_cache(maxsize=1)
 def get_engine() -> Engine:
     """The engine of this process, made on first use; a forked child must call `dispose` before it touches it."""
+    with _engine_lock:  # a cache alone lets threads that come first at once make an engine each, and lose all but one
+        return _cached_engine()
+
+
+@lru_cache(maxsize=1)
+def _cached_engine() -> Engine:
     settings = get_settings()
     url = settings.database_url
     # The pool waits rather than fails: the thread pool in front of it is the true limit of concurrency.
@@ -200,11 +206,18 @@ def clock(session: Session) -> datetime:
     return now.astimezone(UTC)
 
 
+def close() -> None:
+    """Close the engine's connections and forget it, if there is one."""
+    if _cached_engine.cache_info().currsize:
+        _cached_engine().dispose()
+    _cached_engine.cache_clear()
+
+
 def dispose() -> None:
-    """Forget the engine: after a fork, and between tests."""
-    if get_engine.cache_info().currsize:
-        get_engine().dispose(close=False)
-    get_engine.cache_clear()
+    """Forget the engine after a fork: its connections stay open, for they are the parent's."""
+    if _cached_engine.cache_info().currsize:
+        _cached_engine().dispose(close=False)
+    _cached_engine.cache_clear()
 
 
 def encode_cursor(*position: str | int) -> str:

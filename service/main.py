@@ -66,8 +66,7 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
     withdraw = telemetry.add_source(gauges.read)
     yield
     withdraw()
-    if database.get_engine.cache_info().currsize:
-        database.get_engine().dispose()
+    database.close()
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

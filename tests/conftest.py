@@ -115,9 +115,7 @@ def database_url(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest
     monkeypatch.setenv("LETHE_DATABASE_URL", url)
     get_settings.cache_clear()
     yield url
-    if database.get_engine.cache_info().currsize:
-        database.get_engine().dispose()  # `database.dispose` is for a fork: it leaves connections open
-    database.dispose()
+    database.close()
     get_settings.cache_clear()
     for server, statement in drop:
         _execute(server, statement)

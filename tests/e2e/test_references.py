@@ -48,7 +48,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
 def _connections(world: World) -> Iterator[None]:
     """This process reads the stack's database too, and must let go of it before the stack ends."""
     yield
-    database.get_engine().dispose()
+    database.close()
 
 
 @pytest.fixture

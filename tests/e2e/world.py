@@ -257,10 +257,10 @@ def running(
         for name, value in settings.items():
             patch.setenv(name, value)
         get_settings.cache_clear()
-        database.dispose()
+        database.close()
         with Stack(home, "127.0.0.1", port, workers=workers) as stack:
             headers = {"authorization": f"Bearer {stack.admin_key}"}
             with httpx.Client(base_url=stack.url, headers=headers, timeout=60) as client:
                 yield World(stack, home, database_url, client)
-    database.dispose()
+    database.close()
     get_settings.cache_clear()

@@ -1,11 +1,15 @@
 """Units of work, identifiers, cursors, and inserts that go past SQLAlchemy's own."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.exc import IntegrityError
 
+from service import database
 from service.audit.models import AuditEvent
 from service.auth.models import ApiKey
 from service.database import Insert, decode_cursor, encode_cursor, insert_all, new_id, reading, transaction
@@ -79,3 +83,15 @@ def test_cursors_are_read_back_and_forgeries_refused() -> None:
     for forged in ("", "!", "AAAA", encode_cursor("a"), encode_cursor(7, "a"), encode_cursor("a", 7) + "A", "é"):
         with pytest.raises(Invalid):
             decode_cursor(forged, str, int)
+
+
+def test_threads_that_come_first_at_once_share_one_engine(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*arguments: Any, **options: Any) -> Engine:
+        time.sleep(0.05)
+        return create_engine(*arguments, **options)
+
+    monkeypatch.setattr(database, "create_engine", slow)
+    database.close()
+    with ThreadPoolExecutor(6) as pool:
+        engines = list(pool.map(lambda _: database.get_engine(), range(6)))
+    assert len({id(engine) for engine in engines}) == 1

@@ -83,11 +83,9 @@ def image_server(database_url: str, tmp_path: Path) -> Iterator[Server]:
 def sqlite_home(home: Path, sqlite_template: Path) -> Iterator[Path]:
     """A home with an empty SQLite database, for tests in which the kind of database plays no part."""
     shutil.copyfile(sqlite_template, home / "lethe.db")
-    database.dispose()
+    database.close()
     yield home
-    if database.get_engine.cache_info().currsize:
-        database.get_engine().dispose()
-    database.dispose()
+    database.close()
 
 
 @pytest.fixture

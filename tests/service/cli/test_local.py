@@ -91,14 +91,13 @@ def test_the_embedded_database_is_migrated_in_passing(
 ) -> None:
     from service import database
 
-    database.dispose()
+    database.close()
     assert main(["db", "status"]) == 1
     assert main(["keys", "list"]) == 0
     assert "There are no keys" in capsys.readouterr().out
     assert main(["db", "status"]) == 0
     assert main(["db", "upgrade"]) == 0
-    database.get_engine().dispose()
-    database.dispose()
+    database.close()
 
 
 def test_the_catalogue_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,9 +125,9 @@ def test_doctor_fails_when_something_needed_is_missing(
     monkeypatch.setenv("LETHE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     monkeypatch.setenv("LETHE_BROKER_URL", "redis://127.0.0.1:1/0")
     get_settings.cache_clear()
-    database.dispose()
+    database.close()
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "MISSING database" in out
     assert "MISSING broker" in out
-    database.dispose()
+    database.close()
