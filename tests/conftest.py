@@ -119,3 +119,12 @@ def database_url(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest
     get_settings.cache_clear()
     for server, statement in drop:
         _execute(server, statement)
+
+
+@pytest.fixture
+def sqlite_home(home: Path, sqlite_template: Path) -> Iterator[Path]:
+    """A home with an empty SQLite database, for tests in which the kind of database plays no part."""
+    shutil.copyfile(sqlite_template, home / "lethe.db")
+    database.close()
+    yield home
+    database.close()

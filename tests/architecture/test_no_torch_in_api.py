@@ -32,3 +32,9 @@ def test_starting_the_command_line_loads_nothing_heavy() -> None:
 def test_importing_the_celery_app_loads_no_torch() -> None:
     # A parent that has run a torch operation leaves its forked children hanging.
     assert not loaded_by("import workers.app") & {"torch", "transformers"}
+
+
+def test_light_stages_need_no_torch() -> None:
+    stages = [f"workers.tasks.{stage}" for stage in ("resolve", "plan", "publish", "attest", "notify")]
+    planning = ["workers.planning.ladder", "workers.planning.costs", "workers.planning.qualifying"]
+    assert not loaded_by(f"import {', '.join(stages + planning)}") & {"torch", "transformers"}

@@ -28,7 +28,9 @@ def _limit_files(world: World, size: int) -> None:
 
 
 def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """All descendants: the processes that wait for stages, and the servers that fork for them."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [grandchild for child in children for grandchild in _children(child)]
 
 
 def _retry(world: World, request_id: str) -> None:
@@ -53,6 +55,7 @@ def test_full_disk(world: World) -> None:
 
 
 def _runner(world: World) -> int | None:
+    """The process of a heavy stage: forked by a fork server, and its only child."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -62,7 +65,8 @@ def _runner(world: World) -> int | None:
         except OSError:
             continue
         if b"workers.runner" in command and str(world.home).encode() in environment:
-            return int(entry.name)
+            for child in _children(int(entry.name)):
+                return child
     return None
 
 
@@ -106,3 +110,9 @@ def test_one_of_two_cancelled_leaves_the_other(world: World) -> None:
         for row in world.sql("SELECT record_id FROM tombstones WHERE job_id = :job", job=done["targets"][0]["job_id"])
     }
     assert len(tombstones) == 10
+
+
+def test_the_worker_of_light_stages_did_all_that_without_torch(world: World) -> None:
+    worker = next(child for child in world.stack.children if child.name == "worker-cpu")
+    for process in [worker.process.pid, *_children(worker.process.pid)]:
+        assert "libtorch" not in Path(f"/proc/{process}/maps").read_text()

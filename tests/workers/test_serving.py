@@ -23,7 +23,6 @@ import pytest
 import torch
 import uvicorn
 
-from service import database
 from service.errors import BadModel, Conflict, Gone, NotFound
 from tests.workers import served_models
 from tests.workers.factories import png
@@ -77,15 +76,6 @@ def image_server(database_url: str, tmp_path: Path) -> Iterator[Server]:
     served_models.register("digits", "image-classification", served_models.image_model(tmp_path / "v1", 1))
     with serving("digits") as server:
         yield server
-
-
-@pytest.fixture
-def sqlite_home(home: Path, sqlite_template: Path) -> Iterator[Path]:
-    """A home with an empty SQLite database, for tests in which the kind of database plays no part."""
-    shutil.copyfile(sqlite_template, home / "lethe.db")
-    database.close()
-    yield home
-    database.close()
 
 
 @pytest.fixture

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from torch import nn
-from torch.optim import Optimizer
 
 from service.catalogue.recipes import Recipe
-from workers.modeling.records import Records
-from workers.modeling.tasks import Predictions
 
 if TYPE_CHECKING:
+    # Training records are read by light stages too, which do without torch.
+    from torch import nn
+    from torch.optim import Optimizer
+
     from workers.modeling.problem import Context
+    from workers.modeling.records import Records
+    from workers.modeling.tasks import Predictions
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,14 @@ class Run:
     """
 
     recipe: Recipe
-    records: Records
+    records: "Records"
     seed: int
     steps: int
     steps_per_epoch: int
     device: str
     threads: int
-    model: nn.Module
-    optimizer: Optimizer
+    model: "nn.Module"
+    optimizer: "Optimizer"
     whole: bool = True
     fingerprints: NDArray[np.uint64] | None = None
 
@@ -79,7 +81,7 @@ class Listener(Protocol):
         """Whether the predictions of this epoch are wanted."""
         ...
 
-    def seen(self, batch: MicroBatch, predictions: Predictions | None) -> None:
+    def seen(self, batch: MicroBatch, predictions: "Predictions | None") -> None:
         """After each pass; None if no predictions were wanted."""
         ...
 
@@ -118,7 +120,7 @@ class Checkpoint(Protocol):
     @property
     def step(self) -> int: ...
 
-    def restore(self, model: nn.Module, optimizer: Optimizer) -> None:
+    def restore(self, model: "nn.Module", optimizer: "Optimizer") -> None:
         """Put weights, buffers and optimiser state back; MethodRefused when the files are not those recorded."""
         ...
 
@@ -132,11 +134,11 @@ class History(Protocol):
     @property
     def steps(self) -> int: ...
 
-    def check(self, recipe: Recipe, data: Records, context: "Context") -> None:
+    def check(self, recipe: Recipe, data: "Records", context: "Context") -> None:
         """MethodRefused with the reason where the run cannot be repeated on this data, recipe or device."""
         ...
 
-    def first_exposure(self, data: Records) -> int:
+    def first_exposure(self, data: "Records") -> int:
         """The first step in which a record of the log that is not in `data` was in a batch; `steps` when none was."""
         ...
 
@@ -148,7 +150,7 @@ class History(Protocol):
         """Mean probability of the right answer while the model was trained, of each of these records; else NaN."""
         ...
 
-    def batches(self, data: Records, begin: int) -> Iterator[MicroBatch]:
+    def batches(self, data: "Records", begin: int) -> Iterator[MicroBatch]:
         """The logged passes from step `begin` on, with rows as positions in `data`; records not in it are left out."""
         ...
 

@@ -95,13 +95,14 @@ def problem_of(work: Work, kind: str) -> "Problem":
 
 def method_references_of(work: Work) -> "SideTable | None":
     """The methods' side of the model's pool; None where none can be used, or all of it is the gate's."""
-    from workers.references.pool import open_pool
-    from workers.references.tables import load_side
-
     with reading() as session:
         row = registry.pool_of(session, work.model)
     if row is None or not row.usable:
         return None
+    # Planning asks too, in a process that does without torch where no pool makes it needed.
+    from workers.references.pool import open_pool
+    from workers.references.tables import load_side
+
     try:
         pool = open_pool(row.path, work.model.task, row.data_digest, work.dataset.holdout_digest)
         return load_side(pool, "method") if pool.facts.sides.get("method") else None

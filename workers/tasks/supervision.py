@@ -1,15 +1,13 @@
 """Keeping a lease while work runs, and stopping the work when the lease or its reason is gone.
 
-Light stages run in this process beside a heartbeat thread. Heavy work runs in a fresh subprocess: its memory returns
-to the machine, an out-of-memory kill hits only it, and it can be cancelled whatever pool Celery uses.
+Light stages run in this process beside a heartbeat thread. Heavy work runs in a fresh process (forks.py): its memory
+returns to the machine, an out-of-memory kill hits only it, and it can be cancelled whatever pool Celery uses.
 """
 
-import ctypes
 import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,6 +17,7 @@ from service import errors
 from service.errors import Cancelled, JobError, LeaseLost, OutOfMemory
 from service.jobs import leases, service
 from service.settings import get_settings
+from workers.tasks import forks
 
 _CHECK_SECONDS = 0.5
 _ENDING_SECONDS = 3.0
@@ -110,29 +109,25 @@ def run_in_process(claim: leases.Claim, _stage: Callable[[], None]) -> None:
 
 
 def run_process(lease: Lease) -> None:
-    """Run work by `python -m workers.runner`, renewing the lease and watching for cancellation.
+    """Run work by workers.runner in a forked process, renewing the lease and watching for cancellation.
 
     Raises LeaseLost, Cancelled, or the JobError that the runner reported or died of.
     """
     read_end, write_end = os.pipe()
-    arguments = [lease.kind, json.dumps(lease.argument), str(write_end)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "workers.runner", *arguments],
-        pass_fds=(write_end,),
-        start_new_session=True,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509 - one async-signal-safe call
-    )
-    os.close(write_end)
-    try:
-        _watch(lease, process)
-    finally:
-        _kill(process)
-        with os.fdopen(read_end) as pipe:
-            report = pipe.read()
-    _raise_outcome(lease, process.returncode, report)
+    with os.fdopen(read_end) as pipe, forks.borrowed() as process:
+        try:
+            process.start([lease.kind, json.dumps(lease.argument)], write_end)
+        finally:
+            os.close(write_end)
+        try:
+            _watch(lease, process)
+        finally:
+            process.kill()
+        returncode, report = process.wait(0), pipe.read()
+    _raise_outcome(lease, returncode, report)
 
 
-def _watch(lease: Lease, process: subprocess.Popen[bytes]) -> None:
+def _watch(lease: Lease, process: forks.ForkServer) -> None:
     interval = get_settings().jobs.lease_seconds / 3
     waited = 0.0
     while True:
@@ -148,7 +143,7 @@ def _watch(lease: Lease, process: subprocess.Popen[bytes]) -> None:
         lease.check()
 
 
-def _is_ending(process: subprocess.Popen[bytes]) -> bool:
+def _is_ending(process: forks.ForkServer) -> bool:
     """Whether it ends by itself within moments: it has just stored its result and handed on what it held."""
     try:
         return process.wait(_ENDING_SECONDS) == 0
@@ -170,15 +165,3 @@ def _raise_outcome(lease: Lease, returncode: int, report: str) -> None:
     if returncode == -signal.SIGKILL:
         raise OutOfMemory(f"{lease.name}: killed twice, most likely for memory; retry on a larger worker")
     raise JobError(f"{lease.name}: the process ended with code {returncode} and no report; see the worker's log")
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _die_with_parent() -> None:
-    # PR_SET_PDEATHSIG: when the Celery child is killed, its runner must not train on as a ghost.
-    if sys.platform == "linux":
-        ctypes.CDLL("libc.so.6", use_errno=True).prctl(1, signal.SIGKILL)
