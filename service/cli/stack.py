@@ -26,6 +26,7 @@ from service.registry.files import write_atomic
 from service.settings import get_settings
 
 _START_SECONDS = 30.0
+_LIVED_SECONDS = 10.0
 _CALLBACKS = 8
 """How many callbacks are on their way at once."""
 
@@ -51,10 +52,11 @@ class Child:
 
     def __init__(self, name: str, command: list[str], log: Path, environment: dict[str, str]) -> None:
         self.name, self._command, self._log, self._environment = name, command, log, environment
-        self._restarts, self._not_before = 0, 0.0
+        self._restarts, self._not_before, self._started = 0, 0.0, 0.0
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self._started = time.monotonic()
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 self._command,
@@ -67,10 +69,13 @@ class Child:
             )
 
     def mend(self) -> None:
-        """Restart the process if it has died; each restart waits twice as long, up to half a minute."""
-        if self.process.poll() is None or time.monotonic() < self._not_before:
+        """Restart the process if it has died. One that dies soon again waits twice as long, up to half a minute."""
+        now = time.monotonic()
+        if self.process.poll() is None or now < self._not_before:
             return
-        self._not_before = time.monotonic() + min(30.0, 0.5 * 2**self._restarts)
+        if now - self._started > _LIVED_SECONDS:
+            self._restarts = 0
+        self._not_before = now + min(30.0, 0.5 * 2**self._restarts)
         self._restarts += 1
         self.process = self._start()
 

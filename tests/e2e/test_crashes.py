@@ -8,7 +8,9 @@ import time
 
 import pytest
 
-from service.jobs.stages import STAGES
+from service import queue
+from service.jobs.stages import STAGES, queue_of
+from service.queue import QUEUE_GPU
 from tests.e2e.world import Assets, World
 
 pytestmark = pytest.mark.e2e
@@ -51,9 +53,9 @@ def _sleepers(world: World) -> int:
     return int(world.sql(query)[0][0])
 
 
-def _kill_held(world: World) -> None:
+def _kill_held(world: World, stage: str) -> None:
     world.poll(lambda: _sleepers(world), 180, "a worker inside the stage")
-    assert world.kill_workers() > 0
+    assert world.kill_workers(queue_of(stage)) > 0
     world.sql(END_SLEEPERS)
 
 
@@ -66,7 +68,7 @@ def test_kill_in_every_stage_of_one_job_ends_in_one_version(world: World) -> Non
         for stage in STAGES:
             world.poll(lambda: _sleepers(world), 120, f"a worker inside {stage}")
             killed_in.append(world.sql("SELECT stage FROM jobs WHERE status = 'running'")[0][0])
-            _kill_held(world)
+            _kill_held(world, stage)
         done = world.wait(request["id"])
         _job_completed(world, done["targets"][0]["job_id"])
     finally:
@@ -82,7 +84,7 @@ def test_kill_between_the_directory_and_the_commit(world: World) -> None:
     world.sql(HOLD_COMMIT)
     try:
         request = world.post("t-person-050", model="digits")
-        _kill_held(world)
+        _kill_held(world, "publish")
         done = world.wait(request["id"])
     finally:
         world.sql(RELEASE)
@@ -95,15 +97,12 @@ def test_kill_in_the_middle_of_training(world: World) -> None:
     request = world.post("t-person-051", model="digits")
     query = "SELECT count(*) FROM jobs WHERE stage = 'unlearn' AND progress > 0.06 AND status = 'running'"
     world.poll(lambda: world.sql(query)[0][0], 60, "training under way")
-    world.kill_workers()
+    assert world.kill_workers(QUEUE_GPU) == 2
     assert world.wait(request["id"])["targets"][0]["outcome"] == "published"
     assert len(world.versions("digits")) == before + 1
 
 
 def test_duplicated_deliveries_change_nothing(world: World) -> None:
-    from service import queue
-    from service.jobs.stages import queue_of
-
     before = len(world.versions("digits"))
     request = world.post("t-person-052", model="digits")
     job_id = world.poll(

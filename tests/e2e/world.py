@@ -202,9 +202,9 @@ class World:
         """One version."""
         return dict(self.get(f"/v1/models/{model}/versions/{number}"))
 
-    def kill_workers(self) -> int:
-        """kill -9 of every worker process with all its children; returns how many groups were killed."""
-        workers = [child for child in self.stack.children if child.name.startswith("worker")]
+    def kill_workers(self, queue: str) -> int:
+        """kill -9 of every worker of this queue with all its children; returns how many groups were killed."""
+        workers = [child for child in self.stack.children if child.name.startswith(f"worker-{queue}")]
         for child in workers:
             os.killpg(child.process.pid, signal.SIGKILL)
         return len(workers)
