@@ -2,8 +2,8 @@
 .PHONY: help setup demo test test-fast up lint format bench migrate lock check-api clean env servers
 
 PY := .venv/bin/python
-# Processes that run the tests, file by file: each has servers of its own.
-TESTERS ?= 2
+# Processes that run the tests, file by file: each has servers of its own. One more than two cores: tests of crashes wait.
+TESTERS ?= 3
 
 # One thread each: the same weights on every run, and no fight for cores between processes.
 demo test test-fast bench: export OMP_NUM_THREADS = 1

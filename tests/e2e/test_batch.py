@@ -12,6 +12,8 @@ from tests.e2e.world import Assets, World, serving
 
 pytestmark = pytest.mark.e2e
 
+WORKERS = 1
+
 
 def test_twenty_requests_end_in_one_or_two_jobs_and_are_read_back(world: World, digits: Assets) -> None:
     world.register("digits", digits)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.cli.stack import Child
-from tests.e2e.world import World, checked
+from tests.e2e.world import World, here
 from tests.receivers import receiving
 from tests.service.factories import image_model, image_rows, write_parquet
 
@@ -34,7 +34,7 @@ def registered(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     model, data = image_model(folder / "model"), write_parquet(folder / "data.parquet", image_rows())
     options = ["--path", str(model), "--task", "image-classification", "--data", str(data)]
     for name in ("slow", "quick"):
-        checked("models", "register", name, *options, "--policy", str(folder / "policy.toml"), home=world.home)
+        here("models", "register", name, *options, "--policy", str(folder / "policy.toml"))
     return world
 
 

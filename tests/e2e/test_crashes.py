@@ -57,6 +57,7 @@ def _kill_held(world: World, stage: str) -> None:
     world.poll(lambda: _sleepers(world), 180, "a worker inside the stage")
     assert world.kill_workers(queue_of(stage)) > 0
     world.sql(END_SLEEPERS)
+    world.poll(lambda: not _sleepers(world), 30, "the held backends to end")
 
 
 def test_kill_in_every_stage_of_one_job_ends_in_one_version(world: World) -> None:

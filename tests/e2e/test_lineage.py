@@ -8,12 +8,14 @@ import pytest
 from pyarrow import parquet
 
 from service.catalogue.lineage import CANARY_PREFIX, LINEAGE
-from tests.e2e.world import RECIPE, World, checked, write_digits
+from tests.e2e.world import RECIPE, World, checked, here, write_digits
 from workers.lineage.reserve import RESERVE, read_reserve
 from workers.lineage.store import ModelHistory
 from workers.modeling.training_record import read_record
 
 pytestmark = pytest.mark.e2e
+
+WORKERS = 1
 
 NAME = "remembering"
 
@@ -30,9 +32,9 @@ def remembering(world: World, data: Path) -> World:
     folder = data.parent
     (folder / "recipe.toml").write_text(RECIPE.replace("epochs = 30", "epochs = 1"))
     (folder / "policy.toml").write_text('[batch]\nwindow = "1s"\n')
-    checked("train", "--recipe", str(folder / "recipe.toml"), "--data", str(data), "--out", str(folder / "model"))
+    here("train", "--recipe", str(folder / "recipe.toml"), "--data", str(data), "--out", str(folder / "model"))
     options = ["--path", str(folder / "model"), "--task", "image-classification", "--data", str(data)]
-    checked("models", "register", NAME, *options, "--policy", str(folder / "policy.toml"), home=world.home)
+    here("models", "register", NAME, *options, "--policy", str(folder / "policy.toml"))
     return world
 
 

@@ -12,7 +12,7 @@ import pytest
 from service.reports.bundle import build_bundle
 from service.reports.signing import load_or_create_key
 from service.reports.verify import verify_bundle
-from tests.e2e.world import Assets, World, checked
+from tests.e2e.world import Assets, World, checked, here
 
 pytestmark = pytest.mark.e2e
 
@@ -27,9 +27,7 @@ def _register(world: World, name: str, policy: str, assets: Assets, model: Path)
     file = world.home.parent / f"{name}.toml"
     file.write_text(policy)
     options = ["--path", str(model), "--task", "image-classification", "--data", str(assets.train)]
-    checked(
-        "models", "register", name, *options, "--holdout", str(assets.holdout), "--policy", str(file), home=world.home
-    )
+    here("models", "register", name, *options, "--holdout", str(assets.holdout), "--policy", str(file))
 
 
 @pytest.fixture(scope="module", autouse=True)

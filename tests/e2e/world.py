@@ -142,7 +142,7 @@ class World:
         """Register the model under this name."""
         options = ["--path", str(assets.model), "--task", "image-classification", "--data", str(assets.train)]
         options += ["--holdout", str(assets.holdout), "--policy", str(assets.folder / "policy.toml")]
-        checked("models", "register", name, *options, "--identifiers", "email=email", home=self.home)
+        here("models", "register", name, *options, "--identifiers", "email=email")
         self.names.append(name)
 
     def post(self, *subjects: str, model: str, kind: str = "subject_id", **fields: Any) -> dict[str, Any]:
