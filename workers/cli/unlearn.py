@@ -1,5 +1,6 @@
 """`lethe unlearn`: the engine without the service, for an ML engineer at a shell."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,13 +90,35 @@ def unlearn(
             gate = gate_references(references, task, data, holdout)
             told = _climb(problem, line, context, rules, out, gate, documents)
         else:
-            told = _described(run_attempt(method, chosen, problem, context, out))
+            state = _state_folder(out, problem, references, corrected)
+            told = _described(run_attempt(method, chosen, problem, replace(context, scratch=state), out))
+            shutil.rmtree(state, ignore_errors=True)
     if as_json:
         print_json(told)
     else:
         typer.echo(_sentence(told))
     if not told.get("out"):
         raise typer.Exit(1)
+
+
+def _state_folder(out: Path, problem: "Problem", references: Path | None, corrected: Path | None) -> Path:
+    """Where a long edit keeps its state beside `out`; the name says what it is made from, so that nothing else reads it.
+
+    A command that was interrupted and is given again goes on from there.
+    """
+    from workers.modeling.code_version import code_version
+    from workers.modeling.directories import directory_digest, sha256_json
+
+    made_from = [
+        code_version(),
+        directory_digest(problem.base_dir),
+        problem.data_digest,
+        problem.holdout_digest,
+        problem.columns,
+        str(references.resolve()) if references is not None else None,
+        digest_of(corrected) if corrected is not None else None,
+    ]
+    return out.with_name(f".{out.name}.state-{sha256_json(made_from)[-12:]}")
 
 
 def _edits(method: str) -> bool:
