@@ -102,7 +102,7 @@ def unlearn(
 
 
 def _state_folder(out: Path, problem: "Problem", references: Path | None, corrected: Path | None) -> Path:
-    """Where a long edit keeps its state beside `out`; the name says what it is made from, so that nothing else reads it.
+    """Where a long edit keeps its state beside `out`; its name says what it is made from, for nothing else to read it.
 
     A command that was interrupted and is given again goes on from there.
     """
