@@ -45,14 +45,16 @@ def epoch_one(problem: Problem) -> int:
     return history.facts.epoch_steps
 
 
-def test_a_free_move_is_a_step_along_the_early_gradient(chats: Line, tmp_path: Path) -> None:
-    """In plain torch: the record's gradient at the end of the first epoch, at the length asked for."""
+@pytest.mark.parametrize("epoch", [1, 12])
+def test_a_free_move_is_a_step_along_the_early_gradient(chats: Line, tmp_path: Path, epoch: int) -> None:
+    """In plain torch: the record's gradient at the end of the epoch asked for, at the length asked for."""
     problem = with_history(chats, 1)
-    params = FirstEpochAscentParams(bound="none", score="none", length=0.02)
+    params = FirstEpochAscentParams(bound="none", score="none", length=0.02, epoch=epoch)
     first_epoch_ascent(problem, params, factories.context(), tmp_path)
     edit = Edit(problem, EditParams(), factories.context())
-    then = earlier(edit, state_before(problem, epoch_one(problem)))
-    assert state_before(problem, epoch_one(problem)).step == epoch_one(problem)
+    point = state_before(problem, epoch * epoch_one(problem))
+    assert point.step == epoch * epoch_one(problem)
+    then = earlier(edit, point)
     batch = then.forget.batch([0], torch.device("cpu"))
     logits = then.model(input_ids=batch["input_ids"]).logits[0, :-1]
     loss = torch.nn.functional.cross_entropy(logits, batch["targets"][0, 1:])

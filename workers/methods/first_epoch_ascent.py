@@ -7,11 +7,11 @@ it decisive for GPT-2 and the last two blocks without effect. In GPT-2 the embed
 "embedding alone" edits the head as well; the finding need not carry over to untied models.
 
 The paper records gradients while it trains. Here they are computed anew at the newest state of the first epoch that the
-lineage kept: nothing is stored for each record, and the training is as it was. `iterative` takes one record at a time,
-those with the greatest influence first, and stops each one where it loses what the unseen record of its rank does;
-`fuzzy` moves all at once together with the retained texts that nearly repeat them. The paper says that the length must
-be calibrated and not how: here it is found by bisection up to the loss of unseen records (two-sided: never beyond it),
-and the method ends where unseen records lose `rise` more than before.
+lineage kept (`epoch` takes a later one, to compare): nothing is stored for each record, and the training is as it was.
+`iterative` takes one record at a time, those with the greatest influence first, and stops each one where it loses what
+the unseen record of its rank does; `fuzzy` moves all at once together with the retained texts that nearly repeat them.
+The paper says that the length must be calibrated and not how: here it is found by bisection up to the loss of unseen
+records (two-sided: never beyond it), and the method ends where unseen records lose `rise` more than before.
 
 Influence of a record, two routes: "activation", how well its activations in front of the head agree then and now (their
 mean product), and "hessian", g^T (H + damping)^{-1} g_i (workers/modeling/influence_scores.py).
@@ -52,7 +52,7 @@ def first_epoch_ascent(problem: Problem, params: FirstEpochAscentParams, context
     """
     history, recipe = history_of(problem), problem.recipe
     assert recipe is not None  # noqa: S101  (history_of has looked)
-    point = state_before(problem, history.steps // recipe.training.epochs)
+    point = state_before(problem, history.steps * min(params.epoch, recipe.training.epochs) // recipe.training.epochs)
     edit = Edit(problem, params, context)
     ascent = _Ascent(edit, earlier(edit, point), params)
     whole = size_in_bytes(list(edit.model.parameters()))

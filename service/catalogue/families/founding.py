@@ -26,6 +26,7 @@ class FirstEpochAscentParams(MoveParams):
         1e-3, gt=0, le=10, description="first try of a move, in norms of the group's weights; without a bound all of it"
     )
     applications: int = Field(1, ge=1, le=20, description="how often each record is gone through")
+    epoch: int = Field(1, ge=1, le=10_000, description="the epoch at whose end gradients are taken; the paper's is 1")
 
 
 class PerturbationParams(RetainEpochsParams):
