@@ -18,7 +18,7 @@ from service.auth.edge import BodyLimit, problem_response, tell_errors
 from service.auth.guards import require
 from service.auth.http import PROBLEM, PROBLEM_SCHEMA, problems
 from service.auth.service import Remembered
-from service.deletion import gauges
+from service.deletion import gauges as request_gauges
 from service.deletion.router import router as deletion_router
 from service.errors import (
     BadRequest,
@@ -28,6 +28,7 @@ from service.errors import (
     NotFound,
     Unavailable,
 )
+from service.jobs import gauges as job_gauges
 from service.jobs.router import router as jobs_router
 from service.logs import Receive, Scope, Send
 from service.registry.catalogue_router import router as catalogue_router
@@ -63,9 +64,10 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
     # As many handlers at once as there are pooled connections: beyond that they would wait for each other anyway, and
     # more threads behind Python's lock only make the slowest answers slower.
     to_thread.current_default_thread_limiter().total_tokens = get_settings().api.pool_size
-    withdraw = telemetry.add_source(gauges.read)
+    withdrawals = [telemetry.add_source(gauges.read) for gauges in (request_gauges, job_gauges)]
     yield
-    withdraw()
+    for withdraw in withdrawals:
+        withdraw()
     database.close()
 
 

@@ -19,6 +19,9 @@ _PATH = "/v1/jobs"
 def list_(
     status: Annotated[str | None, typer.Option(help="queued, running, completed, failed or cancelled.")] = None,
     model: Annotated[str | None, typer.Option(help="Name of a model.")] = None,
+    waiting: Annotated[
+        str | None, typer.Option(metavar="DECISION", help="Needs a reviewer's approval, release, or any of them.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many, newest first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -26,13 +29,20 @@ def list_(
     from service.cli.client import open_client
 
     with open_client() as client:
-        page = client.get(_PATH, status=status, model=model, limit=limit)
+        page = client.get(_PATH, status=status, model=model, waiting=waiting, limit=limit)
     if as_json:
         print_json(page)
         return
     columns = ("id", "model", "status", "stage", "waits_for", "verdict", "days_left")
-    rows = [[item[name] for name in columns] for item in page["items"]]
+    rows = [[_waits_for(item) if name == "waits_for" else item[name] for name in columns] for item in page["items"]]
     print_table(columns, rows, "There are no jobs.")
+
+
+def _waits_for(job: dict[str, Any]) -> str | None:
+    """Who the job waits for; a failed one whose attempts can be released needs a reviewer, too."""
+    waits_for: str | None = job["waits_for"]
+    offered = job["releasable"]
+    return f"reviewer (release {', '.join(map(str, offered['attempts']))})" if offered else waits_for
 
 
 @command.command()

@@ -31,6 +31,7 @@ from service.errors import (
 )
 from service.jobs import events, leases, service
 from service.jobs.models import Attempt, Job
+from service.jobs.waiting import REVIEWER
 from service.registry import files
 from service.registry import service as registry
 from service.registry.models import Model
@@ -121,7 +122,7 @@ def approve(job_id: str, number: int, principal: Principal) -> None:
     """Let a job publish its attempt that passed. Raises NotFound, UnknownAttempt, or NotWaiting."""
     with transaction() as session:
         attempt, now = _waiting(session, job_id, number), clock(session)
-        waiting = update(Job).where(Job.id == job_id, Job.waits_for == service.REVIEWER, Job.stage == "publish")
+        waiting = update(Job).where(Job.id == job_id, Job.waits_for == REVIEWER, Job.stage == "publish")
         review = _review(APPROVED, attempt, principal, now)
         if not _changed(session, waiting.values(waits_for=None, review=review, sent_at=None, sends=0)):
             raise NotWaiting("the job went on in this very moment")
@@ -132,7 +133,7 @@ def approve(job_id: str, number: int, principal: Principal) -> None:
 
 def _waiting(session: Session, job_id: str, number: int) -> Attempt:
     job, attempt = service.get_job(session, job_id), _attempt(session, job_id, number)
-    if job.waits_for != service.REVIEWER:
+    if job.waits_for != REVIEWER:
         raise NotWaiting(f"the job is {job.status} in stage {job.stage} and does not wait for a reviewer")
     if attempt.state not in PUBLISHED_STATES:
         raise NotWaiting(f"attempt {number} is {attempt.state}; another one waits for a reviewer")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import StreamingResponse
@@ -21,6 +21,7 @@ from service.jobs import events, reviews, service
 from service.jobs.leases import OPEN
 from service.jobs.models import Job
 from service.jobs.schemas import Approval, Release, job_view
+from service.jobs.waiting import Decision, awaiting, awaiting_any
 from service.registry.pages import Page, page_of
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(require("reviewer", "auditor", "operator"))])
@@ -33,7 +34,14 @@ _HEARTBEAT_SECONDS = 15.0
 
 
 @router.get("", responses=problems(Invalid))
-def list_jobs(page: Annotated[Page, Depends()], status: str | None = None, model: str | None = None) -> dict[str, Any]:
+def list_jobs(
+    page: Annotated[Page, Depends()],
+    status: str | None = None,
+    model: str | None = None,
+    waiting: Annotated[
+        Decision | Literal["any"] | None, Query(description="only jobs in which a reviewer has to decide this")
+    ] = None,
+) -> dict[str, Any]:
     """Jobs, newest first."""
     query = select(Job)
     if status:
@@ -41,6 +49,9 @@ def list_jobs(page: Annotated[Page, Depends()], status: str | None = None, model
     if model:
         query = query.where(Job.model_name == model)
     with reading() as session:
+        if waiting:
+            now = clock(session)
+            query = query.where(awaiting_any(now) if waiting == "any" else awaiting(waiting, now))
         return page_of(session, query, Job, page, lambda job: _view(session, job))
 
 

@@ -39,7 +39,7 @@ def tick() -> None:
         queue.send(task, row_id, queue=queue.QUEUE_GPU)
     with transaction() as session:
         messages = outbox.take_due(session)
-        webhooks = [(message.id, str(message.attempts)) for message in messages if message.topic == outbox.WEBHOOK]
+        webhooks = [(message.id, str(message.attempts)) for message in messages if message.topic in outbox.CALLBACKS]
         for message in messages:
             if message.topic == outbox.REQUEST_ACCEPTED:
                 outbox.remove(session, message.id)  # it woke this round; the request's own row says the rest

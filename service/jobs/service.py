@@ -12,15 +12,13 @@ from service.database import clock, reading, transaction
 from service.deletion import lifecycle
 from service.deletion.models import DeletionRequest, RequestTarget
 from service.errors import Conflict, JobError, NotFound
-from service.jobs import events, leases
+from service.jobs import events, leases, waiting
 from service.jobs.models import Attempt, Job
 from service.jobs.stages import overall_progress
 from service.registry import repository as registry
 from service.settings import get_settings
 from service.verification.policy import Policy
 from service.verification.release import why_not_releasable
-
-REVIEWER = "reviewer"
 
 
 def get_job(session: Session, job_id: str) -> Job:
@@ -94,20 +92,23 @@ def fail(job_id: str, fence: int, error: JobError) -> None:
         # Released and not published all the same, for a full disk say: it may be released once more.
         back = update(Attempt).where(Attempt.job_id == job_id, Attempt.state == "released")
         session.execute(back.values(state="inconclusive"))
-        _date_files(session, job_id)
+        offered = _date_files(session, job_id)
         lifecycle.mark_failed(session, job_id, error.detail)
         audit.record(session, "job.failed", actor="worker", ref=job_id, data=cause)
-        events.emit(session, job_id, "done", status="failed", error=cause)
+        told = waiting.begin(session, job_id, "release", offered, "worker") if offered else {}
+        events.emit(session, job_id, "done", status="failed", error=cause, **told)
 
 
-def _date_files(session: Session, job_id: str) -> None:
-    """The files of a failed job end at once, unless a reviewer may still release one of its candidates."""
+def _date_files(session: Session, job_id: str) -> list[int]:
+    """The files of a failed job end at once, unless a reviewer may still release one of its candidates: which ones."""
     now = clock(session)
     registry.condemn_job_files(session, job_id, now)
     job = get_job(session, job_id)
-    if releasable(job, attempts_of(session, job_id)):
+    offered = releasable(job, attempts_of(session, job_id))
+    if offered:
         keep = Policy.model_validate(job.policy).retention.destroy_retired_after_timedelta
         registry.date_job_files(session, job_id, now + keep)
+    return offered
 
 
 def releasable(job: Job, attempts: Sequence[Attempt]) -> list[int]:
@@ -136,11 +137,12 @@ def release_offer(job: Job, attempts: Sequence[Attempt], requests: Sequence[str]
     return {"attempts": numbers, "until": (job.finished_at + keep).isoformat()} if numbers else None
 
 
-def hold(session: Session, job_id: str) -> None:
-    """Within `fenced`: the job waits before its publication. No message goes out until a reviewer or a cancellation
-    lets it go on (`reviews.approve`, `deletion.service.cancel`)."""
-    leases.move_on(session, job_id, "publish", waits_for=REVIEWER)
-    events.emit(session, job_id, "stage", stage="publish", status="waiting", waits_for=REVIEWER)
+def hold(session: Session, job_id: str, number: int) -> None:
+    """Within `fenced`: the job waits before it publishes this attempt. No message goes out until a reviewer or a
+    cancellation lets it go on (`reviews.approve`, `deletion.service.cancel`)."""
+    leases.move_on(session, job_id, "publish", waits_for=waiting.REVIEWER)
+    told = waiting.begin(session, job_id, "approval", [number], "worker")
+    events.emit(session, job_id, "stage", stage="publish", status="waiting", **told)
 
 
 def cancel(job_id: str, fence: int) -> None:
@@ -158,6 +160,16 @@ def restart(session: Session, job_id: str, why: str) -> None:
     leases.move_on(session, job_id, "resolve", plan=None, scope=None, verdict=None, grade=None, review=None)
     audit.record(session, "job.restarted", actor="worker", ref=job_id, data={"why": why})
     events.emit(session, job_id, "stage", stage="resolve", status="queued", why=why)
+
+
+def judge_again(session: Session, attempt: Attempt, why: str) -> None:
+    """Within `fenced`: back to verify with this attempt, whose judgement and what a reviewer made of it are void."""
+    void = {"state": "proposed", "verification": None, "finished_at": None}
+    session.execute(update(Attempt).where(Attempt.id == attempt.id).values(**void))
+    leases.move_on(session, attempt.job_id, "verify", verdict=None, grade=None, review=None)
+    data = {"number": attempt.number, "method": attempt.method, "why": why}
+    audit.record(session, "attempt.unjudged", actor="worker", ref=attempt.job_id, data=data)
+    events.emit(session, attempt.job_id, "stage", stage="verify", status="queued", why=why)
 
 
 def take_messages() -> list[tuple[str, str]]:

@@ -16,6 +16,9 @@ from service.settings import get_settings
 
 REQUEST_ACCEPTED = "request.accepted"
 WEBHOOK = "webhook"
+WAITING = "webhook.waiting"
+"""A job of the request has begun to wait for a reviewer; delivered only while one does."""
+CALLBACKS = frozenset({WEBHOOK, WAITING})
 _BACKOFF_CAP = timedelta(hours=6)
 _RESEND = timedelta(seconds=10)
 _INSERT = Insert(OutboxMessage.__table__, "id", "topic", "ref", "created_at", "not_before", "attempts")

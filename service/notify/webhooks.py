@@ -11,6 +11,7 @@ import ipaddress
 import json
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from threading import Thread
@@ -29,10 +30,19 @@ def signing_secret() -> str:
     return "whsec_" + base64.b64encode(vault.derive_key("webhooks")).decode()
 
 
-def body_of(request_id: str, status: str, external_id: str | None, now: datetime) -> bytes:
-    """The JSON body: type, timestamp, data."""
-    data = {"id": request_id, "status": status, "external_id": external_id}
-    return json.dumps({"type": f"deletion_request.{status}", "timestamp": now.isoformat(), "data": data}).encode()
+def body_of(
+    request_id: str,
+    status: str,
+    external_id: str | None,
+    now: datetime,
+    waiting: Sequence[Mapping[str, str]] = (),
+) -> bytes:
+    """The JSON body: type, timestamp, data. `waiting`: the jobs in which a reviewer has to decide, where it is that."""
+    data: dict[str, Any] = {"id": request_id, "status": status, "external_id": external_id}
+    if waiting:
+        data |= {"waits_for": "reviewer", "jobs": [dict(job) for job in waiting]}
+    kind = f"deletion_request.{'waiting' if waiting else status}"
+    return json.dumps({"type": kind, "timestamp": now.isoformat(), "data": data}).encode()
 
 
 def addresses_of(url: "httpx.URL", seconds: float) -> list[str]:

@@ -18,6 +18,14 @@ PUBLISHED_STATES = frozenset({"passed", "released"})
 OTHER_RULES = "its evaluation was written by another version of the service"
 
 
+def by_other_rules(document: Mapping[str, Any]) -> bool:
+    """Whether an evaluation, as it is stored, was made by rules that this version cannot judge by again.
+
+    A bundle that holds one never verifies, so neither it nor an attempt beside it may come into a report.
+    """
+    return document.get("schema") != EVALUATION
+
+
 def why_not_releasable(document: Mapping[str, Any]) -> str | None:
     """What forbids a reviewer to release a candidate with this evaluation, as a clause; None where nothing does.
 
@@ -27,7 +35,7 @@ def why_not_releasable(document: Mapping[str, Any]) -> str | None:
         evaluation = Evaluation.model_validate(document)
     except ValidationError:
         return OTHER_RULES
-    if evaluation.schema_id != EVALUATION:  # it can be read and not judged again: its bundle would never verify
+    if by_other_rules(document):
         return OTHER_RULES
     if evaluation.verdict != "inconclusive":
         return f"its verdict is {evaluation.verdict}, and only an inconclusive one can be overridden"

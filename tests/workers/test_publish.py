@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from service.audit.models import AuditEvent
 from service.auth.service import Principal
 from service.database import clock, new_id, reading, transaction
 from service.deletion import service as deletion
@@ -22,6 +23,7 @@ from service.jobs.models import Attempt, Job
 from service.registry import files, placement
 from service.registry import service as registry
 from service.registry.models import Artefact, Model, Version
+from service.verification.schema import EVALUATION
 from tests.dying import die_before_commit
 from tests.locks import until_blocked
 from tests.service.factories import image_model, image_rows, register_images, write_parquet
@@ -74,7 +76,7 @@ def job_id(base: Version) -> str:
         attempt.state, attempt.started_at = "passed", now
         attempt.candidate_path = str(candidate)
         attempt.candidate_digest = files.manifest_digest(files.digest_directory(candidate))
-        attempt.verification = {"verdict": "pass", "grade": "A"}
+        attempt.verification = {"schema": EVALUATION, "verdict": "pass", "grade": "A"}
         session.add(attempt)
         leases.move_on(session, job_id, "publish")
     return job_id
@@ -216,7 +218,7 @@ def test_a_candidate_that_changed_or_is_gone_is_not_published(base: Version, job
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_precision_that_changes_in_this_very_moment_is_seen(database_url: str, base: Version, job_id: str) -> None:
     work, raised = Work(_claim(job_id, "publish")), []
-    told = {"verdict": "pass", "grade": "C", "basis": "measurement", "serve_precision": "fp32"}
+    told = {"schema": EVALUATION, "verdict": "pass", "basis": "measurement", "serve_precision": "fp32"}
     with transaction() as session:
         session.execute(update(Attempt).where(Attempt.job_id == job_id).values(verification=told))
 
@@ -235,3 +237,57 @@ def test_a_precision_that_changes_in_this_very_moment_is_seen(database_url: str,
     (detail,) = raised
     assert detail.startswith("the model is served in another precision")
     assert _versions(base) == [(1, "serving", base.digest)]
+
+
+OLD = {"schema": "lethe/evaluation/1", "verdict": "pass", "grade": "A"}
+
+
+def _by_old_rules(job_id: str) -> None:
+    """The service was updated between the judgement and the publication."""
+    review = {"kind": "approved", "attempt": 1}
+    with transaction() as session:
+        session.execute(update(Attempt).where(Attempt.job_id == job_id).values(verification=OLD))
+        session.execute(update(Job).where(Job.id == job_id).values(verdict="pass", grade="A", review=review))
+
+
+def _job_and_states(job_id: str) -> tuple[Job, list[str]]:
+    with reading() as session:
+        return jobs.get_job(session, job_id), [row.state for row in jobs.attempts_of(session, job_id)]
+
+
+def test_what_was_judged_by_old_rules_is_judged_again(base: Version, job_id: str, home: Path) -> None:
+    _by_old_rules(job_id)
+    publish.run(Work(_claim(job_id, "publish")))
+    job, states = _job_and_states(job_id)
+    assert (job.stage, job.verdict, job.grade, job.review, states) == ("verify", None, None, None, ["proposed"])
+    assert jobs.take_messages() == [(job_id, "verify")]
+    assert _versions(base) == [(1, "serving", base.digest)]
+    assert _unpublished() == []
+    with reading() as session:
+        (event,) = session.scalars(select(AuditEvent).where(AuditEvent.kind == "attempt.unjudged"))
+        assert session.scalars(select(Attempt)).one().verification is None
+    assert event.data["why"] == "judged by the rules of another version of the service: attempt 1"
+
+
+def test_beside_another_attempt_by_old_rules_the_ladder_begins_again(base: Version, job_id: str) -> None:
+    _by_old_rules(job_id)
+    with transaction() as session:
+        row = Attempt(id="att_0", job_id=job_id, number=2, method="scrub", params={}, seed=0, state="passed")
+        row.started_at, row.verification = clock(session), OLD | {"schema": EVALUATION}
+        session.add(row)
+    publish.run(Work(_claim(job_id, "publish")))
+    job, states = _job_and_states(job_id)
+    assert (job.stage, job.review, states) == ("resolve", None, ["superseded", "superseded"])
+    assert _versions(base) == [(1, "serving", base.digest)]
+
+
+def test_what_lies_in_its_place_already_cannot_be_judged_again(base: Version, job_id: str, home: Path) -> None:
+    """A crash after the renaming, and the update before the stage is begun again."""
+    _die_placed(job_id)
+    _by_old_rules(job_id)
+    publish.run(Work(_claim(job_id, "publish")))
+    job, states = _job_and_states(job_id)
+    assert (job.stage, states) == ("resolve", ["superseded"])
+    assert _versions(base) == [(1, "serving", base.digest)]
+    assert registry.sweep_destroyed(_now() + DAY) == 1
+    assert _folders(home) == {base.digest}

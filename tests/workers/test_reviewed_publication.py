@@ -226,8 +226,8 @@ def test_a_cancellation_while_it_begins_to_wait_is_not_missed(
     _judged(job_id, "passed", "publish")
     cancelling, hold = Thread(target=deletion.cancel, args=(requests[0], ADMIN)), jobs.hold
 
-    def hold_meanwhile(session: Session, held: str) -> None:
-        hold(session, held)
+    def hold_meanwhile(session: Session, held: str, number: int) -> None:
+        hold(session, held, number)
         cancelling.start()
         until_blocked(database_url, cancelling)
 

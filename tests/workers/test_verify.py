@@ -24,7 +24,7 @@ from service.registry.service import register_model
 from service.reports import service as reports
 from service.reports.schema import Report
 from service.reports.verify import verify_bundle
-from service.verification.schema import Check, Evaluation
+from service.verification.schema import EVALUATION, Check, Evaluation
 from service.verification.statistics import NotMeasurable
 from tests.e2e.world import RECIPE, write_digits
 from workers.planning.calibrated import NO_REFERENCES, References
@@ -158,6 +158,22 @@ def test_a_change_of_precision_meanwhile_keeps_a_measured_candidate_from_being_p
         session.execute(update(Model).values(serve_precision="int4"))
     with pytest.raises(JobError, match="another precision"):
         advance(job_id, publish)
+
+
+def test_what_was_judged_before_an_update_is_judged_again_and_its_bundle_verifies(posted: tuple[str, str]) -> None:
+    request_id, job_id = posted
+    advance(job_id, resolve, plan, unlearn, verify)
+    with transaction() as session:
+        attempt = session.scalars(select(Attempt).where(Attempt.job_id == job_id)).one()
+        attempt.verification = {**(attempt.verification or {}), "schema": "lethe/evaluation/1"}
+    advance(job_id, publish)
+    assert Work(leases.Claim(job_id, "verify", 0, 0, "test")).job.stage == "verify"
+    advance(job_id, verify, publish, attest)
+    report = Report.model_validate_json(reports.read_form(request_id, "json"))
+    assert report.verification is not None
+    assert (report.verification.schema_id, report.grade, len(report.attempts)) == (EVALUATION, "A", 1)
+    verified = verify_bundle(reports.read_form(request_id, "zip"))
+    assert verified.ok, [finding for finding in verified.findings if not finding.ok]
 
 
 def _whole(path: Path) -> None:

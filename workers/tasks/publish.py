@@ -19,7 +19,7 @@ from service.registry import files, placement, pools
 from service.registry import service as registry
 from service.registry.manifests import describe_version
 from service.registry.models import Model
-from service.verification.release import PUBLISHED_STATES
+from service.verification.release import PUBLISHED_STATES, by_other_rules
 from workers.tasks.contamination import affected_by
 from workers.tasks.work import Work
 
@@ -27,7 +27,7 @@ from workers.tasks.work import Work
 def run(work: Work) -> None:
     """Publish the attempt that passed or was released. A crash anywhere in here is repaired by running it again."""
     chosen = _chosen(work)
-    if not _seal_requests(work, chosen):
+    if _is_judged_again(work, chosen) or not _seal_requests(work, chosen):
         return
     weights = _prepare(work, chosen)
     affected = affected_by(work.model, work.forget_ids(), reserve=work.dataset.holdout_path is None)
@@ -43,6 +43,25 @@ def _chosen(work: Work) -> Attempt:
     if not rows:
         raise JobError("no attempt passed the gate; nothing was published")
     return rows[-1]
+
+
+def _is_judged_again(work: Work, chosen: Attempt) -> bool:
+    """Whether the job goes back, since the service was updated after a judgement and its rules are others now.
+
+    The report holds every attempt, and its verifier judges each of them again. So it is not enough that the one to be
+    published can be: with another by old rules, or with its files in their new place already, the ladder begins again.
+    """
+    old = [row.number for row in work.attempts() if row.verification and by_other_rules(row.verification)]
+    if not old:
+        return False
+    named = ", ".join(map(str, old))
+    why = f"judged by the rules of another version of the service: attempt {named}"
+    with work.fenced() as session:
+        if old == [chosen.number] and Path(str(chosen.candidate_path)).is_dir():
+            service.judge_again(session, chosen, why)
+        else:
+            service.restart(session, work.job.id, why)
+    return True
 
 
 @dataclass(frozen=True)
@@ -73,7 +92,7 @@ def _seal_requests(work: Work, attempt: Attempt) -> bool:
             if service.requests_of(session, work.job.id) != expected:
                 raise _ScopeChangedError
             if not _is_reviewed(work, attempt):
-                service.hold(session, work.job.id)
+                service.hold(session, work.job.id, attempt.number)
                 return False
             if sorted(lifecycle.seal_cancellation(session, expected)) != expected:
                 raise _ScopeChangedError

@@ -37,6 +37,8 @@ def test_a_failed_job_is_listed_shown_and_released(
     assert [job["id"] for job in document(capsys, "jobs", "list", "--status", "failed")["items"]] == [failed.job_id]
     assert failed.job_id in _said(capsys, "jobs", "list", "--model", "digits")
     assert _said(capsys, "jobs", "list", "--model", "other") == "There are no jobs.\n"
+    assert "reviewer (release 1)" in _said(capsys, "jobs", "list", "--waiting", "release")
+    assert _said(capsys, "jobs", "list", "--waiting", "approval") == "There are no jobs.\n"
     shown = _said(capsys, "jobs", "show", failed.job_id)
     assert "error: no rung of the ladder passed the gate" in shown
     assert "attempt 1: nabla_tau, inconclusive, verdict inconclusive" in shown

@@ -37,17 +37,23 @@ class Failed:
     candidate: Path
 
 
-def post(subject: str) -> str:
+def post(subject: str, callback_url: str | None = None) -> str:
     """A request about one person of the model."""
-    body = {"regulation": "gdpr", "subject": {"identifiers": [{"type": "subject_id", "value": subject}]}}
+    body: dict[str, Any] = {"regulation": "gdpr", "callback_url": callback_url}
+    body["subject"] = {"identifiers": [{"type": "subject_id", "value": subject}]}
     return str(deletion.create(CreateRequest.model_validate(body), ADMIN).request["id"])
 
 
-def failed_job(folder: Path, policy: str = OVERRIDE, told: Evaluation | None = None) -> Failed:
-    """Two requests, one job, one attempt with this evaluation (inconclusive by default), and no further rung."""
+def failed_job(
+    folder: Path, policy: str = OVERRIDE, told: Evaluation | None = None, callback_url: str | None = None
+) -> Failed:
+    """Two requests, one job, one attempt with this evaluation (inconclusive by default), and no further rung.
+
+    `callback_url` is that of the first request.
+    """
     (folder / "policy.toml").write_text(policy)
     register_images(folder, policy=folder / "policy.toml")
-    requests = [post("s1"), post("s2")]
+    requests = [post("s1", callback_url), post("s2")]
     (job_id,) = dispatch.dispatch()
     candidate = _candidate(job_id, requests, told or samples.evaluation(**UNDECIDED))
     claim = leases.claim(job_id, "unlearn", "test")
