@@ -23,6 +23,7 @@ from service.datasets.records import known_ids, read_record_ids
 from service.errors import BadDataset, BadModel, BadParameters, Conflict
 from service.registry import placement, pools, repository
 from service.registry.directories import RECORD_IDS, ModelFacts, check_labels, check_model
+from service.registry.judged import refuse_unjudged
 from service.registry.manifests import describe_version
 from service.registry.models import Model, Version
 from service.registry.recipes import read_recipe, recipe_of
@@ -158,6 +159,7 @@ def _store(bundle: _Bundle) -> Version:
 
 
 def _store_first(session: Session, bundle: _Bundle, now: datetime) -> Version:
+    refuse_unjudged(session, bundle.manifest, bundle.precision or FULL)
     dataset = datasets.store(session, bundle.dataset, now)
     policy = bundle.policy or Policy()
     model = Model(
@@ -183,7 +185,7 @@ def _store_further(session: Session, model: Model, bundle: _Bundle, now: datetim
     if len(datasets.tombstones(session, model.id)) != bundle.forgotten:
         raise Conflict(f"model {model.name!r} has forgotten further records meanwhile; try again")
     _refuse_retired(session, model, bundle.weights.digest, serving)
-    _refuse_unjudged(model, bundle, serving)
+    refuse_unjudged(session, bundle.manifest, bundle.precision or model.serve_precision)
     recipe, dataset = recipe_of(model, serving), session.get_one(Dataset, model.dataset_id)
     if datasets.is_same(dataset, bundle.dataset):
         _discard(bundle.dataset.index_path.parent)
@@ -230,16 +232,6 @@ def _refuse_retired(session: Session, model: Model, digest: str, serving: Versio
             raise Conflict(
                 f"this directory is version {version.number} of {model.name!r}, which a deletion has retired"
             )
-
-
-def _refuse_unjudged(model: Model, bundle: _Bundle, serving: Version) -> None:
-    """What an attack did not find in rounded weights it may find in others: other rounding serves another model."""
-    kept = serving.digest == bundle.weights.digest and (serving.verification or {}).get("basis") == "measurement"
-    if kept and bundle.precision not in (None, model.serve_precision):
-        raise Conflict(
-            f"version {serving.number} of {model.name!r} was judged as it is served, in {model.serve_precision}; "
-            f"in {bundle.precision} it would be served without having been judged: let an exact job come first"
-        )
 
 
 def _land(session: Session, bundle: _Bundle) -> None:

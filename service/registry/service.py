@@ -11,7 +11,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.audit import service as audit
-from service.catalogue.precisions import FULL
 from service.database import new_id, reading
 from service.datasets.models import Dataset, Tombstone
 from service.errors import Conflict
@@ -22,6 +21,7 @@ from service.registry.destruction import (
     sweep_destroyed,
     track_artefact,
 )
+from service.registry.judged import refuse_unjudged
 from service.registry.manifests import describe_version
 from service.registry.models import Model, Version
 from service.registry.pools import pool_of
@@ -192,7 +192,7 @@ def activate(session: Session, name: str, number: int, actor: str, now: datetime
     if version.state == "serving":
         return version
     _refuse_tainted(session, model, version)
-    _refuse_unjudged(model, version)
+    refuse_unjudged(session, version.manifest, model.serve_precision)
     base = model.serving_version_id
     repository.move_pointer(session, model.id, base, version.id)
     if base is not None:
@@ -212,17 +212,6 @@ def _refuse_tainted(session: Session, model: Model, version: Version) -> None:
         raise Conflict(f"{label} was retired by a deletion and may hold records that were to be forgotten")
     if _data_since(session, model) > version.created_at:
         raise Conflict(f"{label} was trained on data that has been replaced; register it again with its data")
-
-
-def _refuse_unjudged(model: Model, version: Version) -> None:
-    """What an attack did not find in weights as they were served then, it may find in them as they would be now."""
-    judged = version.verification or {}
-    precision = judged.get("serve_precision", FULL)
-    if judged.get("basis") == "measurement" and precision != model.serve_precision:
-        raise Conflict(
-            f"version {version.number} of {model.name!r} was judged as it was served, in {precision}, and the model is "
-            f"served in {model.serve_precision}"
-        )
 
 
 def _data_since(session: Session, model: Model) -> datetime:

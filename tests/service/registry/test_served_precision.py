@@ -58,7 +58,7 @@ def test_an_unknown_one_is_refused_and_nothing_is_written(database_url: str, tmp
 def test_what_was_judged_by_measurement_is_served_as_it_was_judged(database_url: str, tmp_path: Path) -> None:
     version = register_images(tmp_path, serve_precision="int8")
     judged(version, basis="measurement", serve_precision="int8")
-    with pytest.raises(Conflict, match="was judged as it is served, in int8; in fp32"):
+    with pytest.raises(Conflict, match="was judged as it was served, in int8; in fp32"):
         register_images(tmp_path, serve_precision="fp32")
     assert register_images(tmp_path, serve_precision="int8").id == version.id
     # An exact version was judged by what was run, and holds nothing to be brought back.
@@ -71,7 +71,7 @@ def test_a_retired_version_serves_again_only_as_it_was_judged(database_url: str,
     first = register_images(tmp_path)
     judged(first, basis="measurement")
     register_images(tmp_path, path=image_model(tmp_path / "new", fill=1), serve_precision="int8")
-    with transaction() as session, pytest.raises(Conflict, match="judged as it was served, in fp32, and the model"):
+    with transaction() as session, pytest.raises(Conflict, match="judged as it was served, in fp32; in int8"):
         service.activate(session, "digits", 1, "local", clock(session))
     judged(first, basis="measurement", serve_precision="int8")
     with transaction() as session:
@@ -83,6 +83,74 @@ def test_an_exact_version_serves_again_in_any_precision(database_url: str, tmp_p
     register_images(tmp_path, path=image_model(tmp_path / "new", fill=1), serve_precision="int8")
     with transaction() as session:
         assert service.activate(session, "digits", 1, "local", clock(session)).state == "serving"
+
+
+def _beside(tmp_path: Path, **options: Any) -> Version:
+    """Other weights come to serve, on the same data: what served before stays where it is, without an end."""
+    return register_images(tmp_path, path=image_model(tmp_path / "other", fill=1), **options)
+
+
+def _versions() -> int:
+    with reading() as session:
+        return len(session.scalars(select(Version)).all())
+
+
+@pytest.mark.parametrize("precision_given", ["fp32", None])
+def test_a_retired_directory_comes_back_only_as_it_was_judged(
+    database_url: str, tmp_path: Path, precision_given: str | None
+) -> None:
+    """Registered again it is a version of its own, without a judgement."""
+    judged(register_images(tmp_path, serve_precision="int8"), basis="measurement", serve_precision="int8")
+    _beside(tmp_path, serve_precision="fp32")
+    with pytest.raises(Conflict, match=r"^version 1 of 'digits' has these weights and was judged .* in int8; in fp32"):
+        register_images(tmp_path, serve_precision=precision_given)
+    assert (_versions(), precision()) == (2, "fp32")
+    back = register_images(tmp_path, serve_precision="int8")
+    assert (back.number, back.verification, precision()) == (3, None, "int8")
+    # The row that serves now holds no judgement, and its weights are those of the row that does.
+    with pytest.raises(Conflict, match="version 1 of 'digits' has these weights"):
+        register_images(tmp_path, serve_precision="fp32")
+    assert precision() == "int8"
+
+
+def test_a_row_without_a_judgement_serves_again_only_as_its_weights_were_judged(
+    database_url: str, tmp_path: Path
+) -> None:
+    judged(register_images(tmp_path, serve_precision="int8"), basis="measurement", serve_precision="int8")
+    _beside(tmp_path)
+    register_images(tmp_path, serve_precision="int8")
+    _beside(tmp_path, serve_precision="fp32")
+    with transaction() as session, pytest.raises(Conflict, match="was judged as it was served, in int8; in fp32"):
+        service.activate(session, "digits", 3, "local", clock(session))
+
+
+def test_a_file_more_or_another_name_makes_no_other_weights(database_url: str, tmp_path: Path) -> None:
+    judged(register_images(tmp_path, serve_precision="int8"), basis="measurement", serve_precision="int8")
+    dressed = image_model(tmp_path / "dressed")
+    (dressed / "README.md").write_text("the same weights")
+    for name in ("digits", "elsewhere"):
+        with pytest.raises(Conflict, match="version 1 of 'digits' has these weights"):
+            register_images(tmp_path, name=name, path=dressed, serve_precision="fp32")
+    assert register_images(tmp_path, name="elsewhere", path=dressed, serve_precision="int8").number == 1
+
+
+def test_weights_that_were_judged_twice_are_served_in_either(database_url: str, tmp_path: Path) -> None:
+    first = register_images(tmp_path, serve_precision="int8")
+    judged(first, basis="measurement", serve_precision="int8")
+    _beside(tmp_path)
+    judged(register_images(tmp_path), basis="measurement", serve_precision="int4")
+    register_images(tmp_path, serve_precision="int4")
+    assert precision() == "int4"
+    with pytest.raises(Conflict, match=r"version 3 of 'digits' has these weights .* in int4; in fp32"):
+        register_images(tmp_path, serve_precision="fp32")
+    judged(first, basis="procedure", serve_precision="int8")
+    register_images(tmp_path, serve_precision="fp32")
+    assert precision() == "fp32"
+
+
+def test_other_weights_are_nobodys_concern(database_url: str, tmp_path: Path) -> None:
+    judged(register_images(tmp_path, serve_precision="int8"), basis="measurement", serve_precision="int8")
+    assert _beside(tmp_path, serve_precision="fp32").number == 2
 
 
 def _refusals(call: Callable[[], object], refused: list[str]) -> Thread:
@@ -142,6 +210,6 @@ def test_who_activates_waits_for_who_changes_the_precision(database_url: str, tm
         assert until_blocked(database_url, thread)
     thread.join(30)
     assert len(refused) == 1
-    assert refused[0].endswith("and the model is served in int4")
+    assert "was judged as it was served, in fp32; in int4" in refused[0]
     with reading() as session:
         assert service.serving_version(session, service.get_model(session, "digits")).number == 2
