@@ -43,16 +43,16 @@ def draw_job(job: JobEvidence, files: ScoreFiles | None) -> list[Drawn]:
 
 def _judged_figures(job: JobEvidence, told: Evaluation) -> Iterator[Drawn]:
     """Figures of the numbers that the evaluation itself holds."""
-    rows = forest_rows(told)
+    rules = Policy.model_validate(job.policy).verification
+    rows = forest_rows(told, rules)
     if rows:
         caption, alt = captions.of_forest(rows, told, job), captions.alt_of_forest(rows)
         title = "What decided" if told.basis == "measurement" else "What was measured beside the procedure"
         yield _part(f"{job.job_id}/forest", title, caption, alt, forest(rows))
     people, canaries = told.check(MEMBERSHIP), told.check(CANARIES)
-    margins = Policy.model_validate(job.policy).verification.auc_margin
     effects = captions.smallest_effects(told)
     curve = (
-        power_curve(people, margins, canaries, "\n".join(["found with a chance of 80 %:", *effects]))
+        power_curve(people, rules.auc_margin, canaries, "\n".join(["found with a chance of 80 %:", *effects]))
         if people
         else None
     )

@@ -13,11 +13,11 @@ from service.verification.language import (
     EXTRACTION_CONTROL,
     EXTRACTION_EXCESS,
     EXTRACTION_STRENGTH,
-    LOWEST_BITS,
     STRENGTH_CONTROL,
     VALUE_CONTROL,
     VALUES,
 )
+from service.verification.policy import VerificationPolicy
 from service.verification.schema import Check, Evaluation, Interval
 from service.verification.verdict import (
     CANARIES,
@@ -75,7 +75,8 @@ _ROW, _EDGES = 0.46, 0.62
 
 @dataclass(frozen=True)
 class Row:
-    """One check with its numbers; `before` is the estimate of the same attack on the old version."""
+    """One check with its numbers; `before` is the estimate of the same attack on the old version, `lowest` the bound
+    below of a check that has another one than its margin."""
 
     check: Check
     kind: str
@@ -84,30 +85,30 @@ class Row:
     ci95: Interval
     margin: float
     before: float | None
+    lowest: float | None
 
     @property
     def allowed(self) -> tuple[float | None, float | None]:
         """The bounds that the deciding interval has to keep to; None where a side is open."""
         if self.kind in ("auc", "z"):
             return _NULL[self.kind] - self.margin, _NULL[self.kind] + self.margin
-        if self.check.id == EXPOSURE:
-            return LOWEST_BITS, self.margin
-        return (-self.margin, None) if self.kind == "accuracy" else (None, self.margin)
+        return (-self.margin, None) if self.kind == "accuracy" else (self.lowest, self.margin)
 
 
-def forest_rows(evaluation: Evaluation) -> list[Row]:
+def forest_rows(evaluation: Evaluation, rules: VerificationPolicy) -> list[Row]:
     """Gates that have numbers, and attacks that were measured without deciding; like measures one after the other."""
-    rows = [row for check in evaluation.checks if (row := _row(check, evaluation)) is not None]
+    rows = [row for check in evaluation.checks if (row := _row(check, evaluation, rules)) is not None]
     return sorted(rows, key=lambda row: list(_AXES).index(row.kind))
 
 
-def _row(check: Check, evaluation: Evaluation) -> Row | None:
+def _row(check: Check, evaluation: Evaluation, rules: VerificationPolicy) -> Row | None:
     kind = _kind(check)
     if kind is None or check.estimate is None or check.ci is None or check.ci95 is None or check.margin is None:
         return None
     control = evaluation.check(CONTROLS.get(check.id, ""))
     before = control.estimate if control is not None else None
-    return Row(check, kind, check.estimate, check.ci, check.ci95, check.margin, before)
+    lowest = rules.exposure_lowest if check.id == EXPOSURE else None
+    return Row(check, kind, check.estimate, check.ci, check.ci95, check.margin, before, lowest)
 
 
 def _kind(check: Check) -> str | None:

@@ -356,7 +356,7 @@ def _judge_again(evaluation: dict[str, Any], policy: dict[str, Any]) -> Iterator
         known = check.id in margins and check.estimate is not None
         if known and check.margin != margin_for(margins[check.id], check.n or 0):
             yield f"{check.id}: the margin {check.margin} is not the one of the policy for {check.n} records"
-        fault = margin_fault(check)
+        fault = margin_fault(check, fixed)
         if fault is not None:
             yield f"{check.id}: {fault}"
 

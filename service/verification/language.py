@@ -20,25 +20,10 @@ CONTROLS = (EXTRACTION_CONTROL, STRENGTH_CONTROL, EXPOSURE_CONTROL, VALUE_CONTRO
 _BY_SIZE = (EXTRACTION_EXCESS, EXTRACTION_CONTROL, EXTRACTION_STRENGTH, STRENGTH_CONTROL)
 _IN_BITS = (EXPOSURE, EXPOSURE_CONTROL, VALUES, VALUE_CONTROL)
 
-FAILING_P = 0.01
-"""Forgotten people's texts that come out more often than never-seen people's fail a candidate below this p."""
-HIGHEST_BITS, LOWEST_BITS, CONTROL_BITS = 2.4, 0.9, 4.0
-"""Bounds of the mean exposure, which is 1.44 bits without a trace, and what the original has to show for them to count.
-A clean model keeps below the upper one in 85 % of cases with 20 canaries and in 99.8 % with 72."""
-FEWEST_VALUES = 20
-
-_MARGINS = {"300": 0.05, "75": 0.10, "33": 0.15}
-
 Judged = tuple[Outcome, str | None]
 
 
-def extraction_margin(texts: int) -> float | None:
-    """How much more of so many forgotten texts may come out, in share or strength, than of never-seen people's; None
-    below 33 texts."""
-    return margin_for(_MARGINS, texts)
-
-
-def margin_fault(check: Check) -> str | None:
+def margin_fault(check: Check, policy: VerificationPolicy) -> str | None:
     """What is wrong with the stated margin of a check of language models, as a clause; None where nothing is.
 
     The limit of canaries that come first depends on their kinds, which are not stated: it is bounded by their number.
@@ -50,9 +35,10 @@ def margin_fault(check: Check) -> str | None:
         if check.margin is None or not 0 <= check.margin <= most:
             return f"the limit {check.margin} is beyond {most}, the most that {check.n} canaries can have"
         return None
-    told = {**dict.fromkeys(_BY_SIZE, extraction_margin(check.n or 0)), **dict.fromkeys(_IN_BITS, HIGHEST_BITS)}
+    by_size = margin_for(policy.extraction_margin, check.n or 0)
+    told = {**dict.fromkeys(_BY_SIZE, by_size), **dict.fromkeys(_IN_BITS, policy.exposure_highest)}
     if check.id in told and check.margin != told[check.id]:
-        return f"the margin {check.margin} is not {told[check.id]}, that of {check.n} texts or canaries"
+        return f"the margin {check.margin} is not {told[check.id]}, the policy's for {check.n} texts or canaries"
     return None
 
 
@@ -64,50 +50,52 @@ def judge_language(
     `unlike`: why forgotten and never-seen people cannot be compared without references, if so.
     """
     if check.id == EXTRACTION:
-        return _judge_extraction(check, by_id, unlike)
+        return _judge_extraction(check, by_id, policy, unlike)
     if check.id in (EXTRACTION_STRENGTH, VALUES):
-        return _judge_difference(check, by_id, unlike)
+        return _judge_difference(check, by_id, policy, unlike)
     return _judge_exposure(check, by_id, policy)
 
 
-def judge_control(check: Check) -> Judged:
+def judge_control(check: Check, policy: VerificationPolicy) -> Judged:
     """Whether an attack works on the original."""
     if check.estimate is None:
         return "info", check.reason
-    if shows(check):
+    if shows(check, policy):
         return "pass", check.reason
     return "inconclusive", "the attack does not find the forgotten texts in the original either"
 
 
-def shows(control: Check | None) -> bool:
+def shows(control: Check | None, policy: VerificationPolicy) -> bool:
     """Whether the original gives away what the attack looks for."""
     if control is None or control.estimate is None or control.ci95 is None:
         return False
     if control.id == EXTRACTION_CONTROL:
-        return _comes_out(control)
+        return _comes_out(control, policy)
     if control.id == STRENGTH_CONTROL:
         return control.margin is not None and control.ci95[0] > control.margin
-    return control.estimate > CONTROL_BITS
+    return control.estimate > policy.exposure_control
 
 
-def _comes_out(excess: Check) -> bool:
+def _comes_out(excess: Check, policy: VerificationPolicy) -> bool:
     """Whether forgotten people's texts come out more often than never-seen people's, beyond doubt."""
-    clear = excess.p_value is not None and excess.p_value < FAILING_P
+    clear = excess.p_value is not None and excess.p_value < policy.extraction_p
     return clear and excess.ci95 is not None and excess.ci95[0] > 0
 
 
-def _judge_extraction(check: Check, by_id: Mapping[str, Check], unlike: str | None) -> tuple[Judged, bool]:
+def _judge_extraction(
+    check: Check, by_id: Mapping[str, Check], policy: VerificationPolicy, unlike: str | None
+) -> tuple[Judged, bool]:
     """None that is new passes, more than of never-seen people fails; a few more need enough texts to be judged."""
     excess = by_id.get(EXTRACTION_EXCESS)
     if check.estimate is None:
         return ("info", check.reason), False
     if excess is None or excess.ci is None or excess.ci95 is None:
         return ("info", (excess.reason if excess else None) or "not compared with anybody"), False
-    if not shows(by_id.get(EXTRACTION_CONTROL)):
+    if not shows(by_id.get(EXTRACTION_CONTROL), policy):
         return ("info", f"{check.reason}; these texts do not come out of the original either"), False
     if check.estimate == 0:
         return ("pass", check.reason), True
-    if _comes_out(excess):
+    if _comes_out(excess, policy):
         if unlike and not check.references:
             return ("inconclusive", unlike), True
         return ("fail", f"forgotten texts still come out, more often than never-seen ones: {excess.reason}"), True
@@ -118,13 +106,15 @@ def _judge_extraction(check: Check, by_id: Mapping[str, Check], unlike: str | No
     return ("inconclusive", "the interval of what comes out beyond never-seen texts reaches over the margin"), True
 
 
-def _judge_difference(check: Check, by_id: Mapping[str, Check], unlike: str | None) -> tuple[Judged, bool]:
+def _judge_difference(
+    check: Check, by_id: Mapping[str, Check], policy: VerificationPolicy, unlike: str | None
+) -> tuple[Judged, bool]:
     """Strength, and exposure of people's values, beyond those of never-seen people: one side alone is a leak."""
     if check.estimate is None or check.ci is None or check.ci95 is None:
         return ("info", check.reason), False
-    if check.margin is None or (check.id == VALUES and (check.n or 0) < FEWEST_VALUES):
+    if check.margin is None or (check.id == VALUES and (check.n or 0) < policy.fewest_values):
         return ("info", f"{check.n} are too few to judge by"), False
-    if not shows(by_id.get(STRENGTH_CONTROL if check.id == EXTRACTION_STRENGTH else VALUE_CONTROL)):
+    if not shows(by_id.get(STRENGTH_CONTROL if check.id == EXTRACTION_STRENGTH else VALUE_CONTROL), policy):
         return ("info", "the attack does not find them in the original either"), False
     if check.ci95[0] > check.margin:
         if unlike and not check.references:
@@ -141,7 +131,7 @@ def _judge_exposure(check: Check, by_id: Mapping[str, Check], policy: Verificati
         return ("info", check.reason), False
     if margin_for(policy.canary_margin, check.n or 0) is None:
         return ("info", f"{check.n} canaries are fewer than the policy has a margin for"), False
-    if not shows(by_id.get(EXPOSURE_CONTROL)):
+    if not shows(by_id.get(EXPOSURE_CONTROL), policy):
         return ("info", "these canaries do not stand out in the original either"), False
     if check.id == RANK_ONE:
         more = check.estimate > check.margin
@@ -149,10 +139,11 @@ def _judge_exposure(check: Check, by_id: Mapping[str, Check], policy: Verificati
         return (("fail", told) if more else ("pass", check.reason)), True
     if check.ci is None or check.ci95 is None:
         return ("info", check.reason), False
-    if check.ci95[0] > HIGHEST_BITS:
+    lowest, highest = policy.exposure_lowest, policy.exposure_highest
+    if check.ci95[0] > highest:
         return ("fail", "deleted canaries still stand out among those that were never trained on"), True
-    if check.ci95[1] < LOWEST_BITS:
+    if check.ci95[1] < lowest:
         return ("fail", "deleted canaries stand out less than ones never trained on: over-forgotten"), True
-    if check.ci[0] > LOWEST_BITS and check.ci[1] < HIGHEST_BITS:
+    if check.ci[0] > lowest and check.ci[1] < highest:
         return ("pass", check.reason), True
     return ("inconclusive", "the interval of the mean exposure reaches over its bounds"), True

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from service.catalogue.methods import METHODS
 from service.errors import BadPolicy
@@ -95,6 +95,13 @@ class VerificationPolicy(_Section):
     `companions` canaries are deleted along with each approximate edit, where the model holds so many; `canary_margin`
     bounds their AUC and `canary_rate` the share of them found at a false-positive rate of 5 %. `qualification`
     "required": an approximate method is tried only where a valid document of `lethe qualify` covers it.
+
+    Of language models: `extraction_margin` is by how much more of so many forgotten texts may come out, in share or
+    strength, than of never-seen people's; below `extraction_p` a surplus is no chance and fails. The mean exposure of
+    deleted canaries has to lie between `exposure_lowest` and `exposure_highest` bits (1.44 without a trace), that of
+    people's numbers, `fewest_values` of them at least, below the upper one; neither decides unless the untouched model
+    has more than `exposure_control` bits. A clean model keeps below 2.4 bits in 85 % of cases with 20 canaries and in
+    99.8 % with 72.
     """
 
     alpha: float = Field(0.05, gt=0, le=0.2)
@@ -106,6 +113,18 @@ class VerificationPolicy(_Section):
     canary_margin: Annotated[dict[str, Margin], Sizes] = {"305": 0.05, "73": 0.10}
     canary_rate: Annotated[dict[str, Rate], Sizes] = {"305": 0.12, "73": 0.15}
     qualification: Literal["off", "required"] = "off"
+    extraction_margin: Annotated[dict[str, Margin], Sizes] = {"300": 0.05, "75": 0.10, "33": 0.15}
+    extraction_p: float = Field(0.01, gt=0, le=0.05)
+    exposure_lowest: float = Field(0.9, ge=0, le=1.4)
+    exposure_highest: float = Field(2.4, ge=1.5, le=3.5)
+    exposure_control: float = Field(4.0, gt=2, le=8)
+    fewest_values: int = Field(20, ge=10, le=1000)
+
+    @model_validator(mode="after")
+    def _control_is_beyond(self) -> "VerificationPolicy":
+        if self.exposure_control <= self.exposure_highest:
+            raise ValueError("exposure_control must be above exposure_highest: else the attack shows nothing by it")
+        return self
 
 
 class ApprovalPolicy(_Section):
@@ -174,6 +193,21 @@ class Policy(_Section):
     retention: RetentionPolicy = RetentionPolicy()
     references: ReferencesPolicy = ReferencesPolicy()
 
+    _stored: dict[str, Any] | None = PrivateAttr(None)
+
+    @classmethod
+    def stored(cls, document: dict[str, Any]) -> "Policy":
+        """A policy as it was stored with a model or a job. What a later version of Lethe knows beside it has defaults,
+        and the digest stays that of the document. Raises ValidationError."""
+        policy = cls.model_validate(document)
+        policy._stored = document
+        return policy
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The JSON that the digest is of: as it was stored, else every value, defaults included."""
+        return self.model_dump(mode="json") if self._stored is None else self._stored
+
     @property
     def refresh_after_timedelta(self) -> timedelta:
         """From a publication to the end of reference models that hold deleted people: never later than a version's."""
@@ -185,8 +219,8 @@ class Policy(_Section):
         return self.verification.alpha / max(1, self.ladder.approximate_attempts)
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of every value, defaults included."""
-        return policy_digest(self.model_dump(mode="json"))
+        """SHA-256 of the canonical JSON of every value, defaults included; of a stored policy, of what was stored."""
+        return policy_digest(self.document)
 
 
 def policy_digest(document: dict[str, Any]) -> str:

@@ -209,7 +209,7 @@ def _judged(check: Check, by_id: Mapping[str, Check], basis: Basis, policy: Veri
         judged, decides = judge_language(check, by_id, policy, _incomparable(by_id))
         role = "gate" if decides and basis == "measurement" else "diagnostic"
     elif check.id in LANGUAGE_CONTROLS:
-        judged = judge_control(check)
+        judged = judge_control(check, policy)
     elif check.id in (CONTROL, REFERENCE_CONTROL, CANARY_CONTROL):
         judged = _judge_control(check)
     elif check.id == BLIND:

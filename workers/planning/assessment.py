@@ -178,14 +178,15 @@ def _diagnostics(
     line: Line, policy: Policy, alpha: float, facts: Facts, references: Calibration | NotMeasurable
 ) -> tuple[list[Check], dict[str, Any]]:
     """(checks that decide nothing, metrics by name)."""
+    rules = policy.verification
     measured, metrics = metric_checks(line)
-    calibrated, more = reference_checks(line, references, policy.verification, alpha)
-    planted, found = canary_checks(line, policy.verification, alpha, facts.traces, facts.canary_kinds)
+    calibrated, more = reference_checks(line, references, rules, alpha)
+    planted, found = canary_checks(line, rules, alpha, facts.traces, facts.canary_kinds)
     single, values = record_checks(line, references, alpha)
     texts, of_texts = text_checks(line, references, alpha)
-    exposures, bits = exposure_checks(line, alpha, facts.traces, facts.canary_kinds)
-    said, shares = extraction_checks(line, references, alpha, facts.seed)
-    numbers, of_numbers = value_checks(line, alpha)
+    exposures, bits = exposure_checks(line, rules, alpha, facts.traces, facts.canary_kinds)
+    said, shares = extraction_checks(line, references, rules, alpha, facts.seed)
+    numbers, of_numbers = value_checks(line, rules, alpha)
     texts, of_texts = [*texts, *said, *numbers], of_texts | shares | of_numbers
     harm, of_kept = harm_checks(line, alpha, facts.canary_kinds)
     metrics |= guess_metrics(line, facts.canary_opposites) | of_kept

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from service.verification.exposure import MeanExposure, exposure, null_mean, rank_one_limit, ranks
-from service.verification.language import EXPOSURE, EXPOSURE_CONTROL, HIGHEST_BITS, RANK_ONE
+from service.verification.language import EXPOSURE, EXPOSURE_CONTROL, RANK_ONE
 from service.verification.limits import why_no_canaries
+from service.verification.policy import VerificationPolicy
 from service.verification.schema import Check, Traces
 from service.verification.statistics import Array
 from service.verification.verdict import NOT_RUN
@@ -39,7 +40,7 @@ class Exposed:
 
 
 def exposure_checks(
-    line: Line, alpha: float, traces: Traces | None, kinds: Mapping[str, str]
+    line: Line, policy: VerificationPolicy, alpha: float, traces: Traces | None, kinds: Mapping[str, str]
 ) -> tuple[list[Check], dict[str, Any]]:
     """(`canary_exposure` and `canary_rank_one` of the candidate, `canary_exposure_control` of the original, metrics).
 
@@ -51,7 +52,8 @@ def exposure_checks(
         reason = f"{NOT_RUN}{why_no_canaries(traces)}"
         return [Check(id=EXPOSURE, role="diagnostic", statistic=_STATISTIC, reason=reason)], {}
     after, before = exposed(line.candidate, kinds), exposed(line.original, kinds)
-    checks = [_check(EXPOSURE, after, alpha), _first_check(after), _check(EXPOSURE_CONTROL, before, alpha)]
+    measured = [_check(name, found, policy, alpha) for name, found in ((EXPOSURE, after), (EXPOSURE_CONTROL, before))]
+    checks = [measured[0], _first_check(after), measured[1]]
     metrics: dict[str, Any] = {
         EXPOSURE: after.bits.mean,
         f"{EXPOSURE}_do_nothing": before.bits.mean,
@@ -94,7 +96,7 @@ def _per_byte(part: SetScores) -> Array:
     return np.asarray(part.likelihood.nll / part.utf8_bytes, dtype=np.float64)
 
 
-def _check(name: str, found: Exposed, alpha: float) -> Check:
+def _check(name: str, found: Exposed, policy: VerificationPolicy, alpha: float) -> Check:
     told = (
         f"{found.bits.mean:.2f} bits, {found.null:.2f} without a trace; {found.first} rank before every never-trained "
         f"canary of their kind, of which there are at most {found.limit} without a trace ({100 * LEVEL:.1f} %)"
@@ -107,7 +109,7 @@ def _check(name: str, found: Exposed, alpha: float) -> Check:
         alpha=alpha,
         ci=found.bits.interval(1 - 2 * alpha),
         ci95=found.bits.interval(0.95),
-        margin=HIGHEST_BITS,
+        margin=policy.exposure_highest,
         n=found.bits.canaries,
         m=found.bits.references,
         cluster="canary",

@@ -18,8 +18,8 @@ from service.verification.language import (
     EXTRACTION_EXCESS,
     EXTRACTION_STRENGTH,
     STRENGTH_CONTROL,
-    extraction_margin,
 )
+from service.verification.policy import VerificationPolicy, margin_for
 from service.verification.proportions import Proportion
 from service.verification.schema import Check
 from service.verification.statistics import Array, Clusters, Mean, NotMeasurable
@@ -77,7 +77,7 @@ class _Pooled:
 
 
 def extraction_checks(
-    line: Line, references: Calibration | NotMeasurable, alpha: float, seed: int
+    line: Line, references: Calibration | NotMeasurable, policy: VerificationPolicy, alpha: float, seed: int
 ) -> tuple[list[Check], dict[str, Any]]:
     """(`extraction`, `extraction_excess`, `extraction_strength` of the candidate and the first and last of the original
     as `extraction_control` and `extraction_strength_control`, metrics by name).
@@ -89,7 +89,7 @@ def extraction_checks(
     asked = _Asked(line, references, seed)
     if not asked.counted[FORGET].any():
         return [Check(id=EXTRACTION, role="diagnostic", statistic=_RATE, n=0, reason=_NOTHING.reason)], {}
-    return asked.checks(alpha), asked.metrics()
+    return asked.checks(policy.extraction_margin, alpha), asked.metrics()
 
 
 class _Asked:
@@ -177,15 +177,16 @@ class _Asked:
     def _measurable(self) -> bool:
         return HELD_OUT in self.counted and bool(self.counted[HELD_OUT].any())
 
-    def checks(self, alpha: float) -> list[Check]:
-        """Rate, excess and strength, with those of the original."""
+    def checks(self, margins: dict[str, float], alpha: float) -> list[Check]:
+        """Rate, excess and strength, with those of the original; a margin for so many texts at least."""
         candidate, original = self._line.candidate, self._line.original
+        margin = margin_for(margins, int(self.counted[FORGET].sum()))
         return [
             self._rate_check(EXTRACTION, candidate, alpha),
-            self._excess_check(EXTRACTION_EXCESS, candidate, alpha),
-            self._excess_check(EXTRACTION_CONTROL, original, alpha),
-            self._strength_check(EXTRACTION_STRENGTH, candidate, alpha),
-            self._strength_check(STRENGTH_CONTROL, original, alpha),
+            self._excess_check(EXTRACTION_EXCESS, candidate, margin, alpha),
+            self._excess_check(EXTRACTION_CONTROL, original, margin, alpha),
+            self._strength_check(EXTRACTION_STRENGTH, candidate, margin, alpha),
+            self._strength_check(STRENGTH_CONTROL, original, margin, alpha),
         ]
 
     def _sizes(self, model: ModelScores) -> dict[str, Any]:
@@ -204,24 +205,24 @@ class _Asked:
             reason=f"{int(flags.sum())} of {len(flags)}{away}",
         )  # fmt: skip
 
-    def _excess_check(self, name: str, model: ModelScores, alpha: float) -> Check:
+    def _excess_check(self, name: str, model: ModelScores, margin: float | None, alpha: float) -> Check:
         found, sizes = self.excess(model), self._sizes(model)
         if isinstance(found, NotMeasurable):
             return Check(id=name, statistic=_EXCESS, reason=found.reason, **sizes)
         return Check(
             id=name, statistic=_EXCESS, estimate=found.estimate, alpha=alpha, ci=found.interval(1 - 2 * alpha),
-            ci95=found.interval(0.95), margin=extraction_margin(sizes["n"]), p_value=found.p_value,
+            ci95=found.interval(0.95), margin=margin, p_value=found.p_value,
             references=self._without(model).count or None,
             reason=f"{found.forget.rate:.3f} against {found.others.rate:.3f}", **sizes,
         )  # fmt: skip
 
-    def _strength_check(self, name: str, model: ModelScores, alpha: float) -> Check:
+    def _strength_check(self, name: str, model: ModelScores, margin: float | None, alpha: float) -> Check:
         found, sizes = self.strength(model), self._sizes(model)
         if isinstance(found, NotMeasurable):
             return Check(id=name, statistic=_STRENGTH, reason=found.reason, **sizes)
         return Check(
             id=name, statistic=_STRENGTH, estimate=found.estimate, alpha=alpha, ci=found.interval(1 - 2 * alpha),
-            ci95=found.interval(0.95), margin=extraction_margin(sizes["n"]),
+            ci95=found.interval(0.95), margin=margin,
             references=self._without(model).strengths or None, **sizes,
         )  # fmt: skip
 

@@ -26,7 +26,7 @@ def use_of(task: str, recipe: Recipe | None, digests: tuple[str, str | None], po
         recipe_digest=recipe_digest(recipe) if recipe is not None else None,
         data_digest=digests[0],
         holdout_digest=digests[1],
-        rules_digest=rules_digest(policy.model_dump(mode="json")),
+        rules_digest=rules_digest(policy.document),
         companions=policy.verification.companions,
         code_version=code_version(),
         packages=package_versions(),

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from service.verification.exposure import NULL_MEAN
-from service.verification.language import HIGHEST_BITS, VALUE_CONTROL, VALUES
+from service.verification.language import VALUE_CONTROL, VALUES
+from service.verification.policy import VerificationPolicy
 from service.verification.schema import Check
 from service.verification.statistics import Array, Mean, NotMeasurable
 from workers.metrics.extraction import mean_difference
@@ -22,7 +23,7 @@ _STATISTIC = "mean exposure of people's numbers, less what never-seen people's h
 _FEWEST = 2
 
 
-def value_checks(line: Line, alpha: float) -> tuple[list[Check], dict[str, Any]]:
+def value_checks(line: Line, policy: VerificationPolicy, alpha: float) -> tuple[list[Check], dict[str, Any]]:
     """(`value_exposure` of the candidate and `value_exposure_control` of the original, metrics by name).
 
     Nothing for classifiers, for tables without the column, and where forgotten texts hold no number.
@@ -33,7 +34,7 @@ def value_checks(line: Line, alpha: float) -> tuple[list[Check], dict[str, Any]]
     metrics: dict[str, Any] = {VALUES: _value(found[VALUES]), f"{VALUES}_do_nothing": _value(found[VALUE_CONTROL])}
     if line.retrained:
         metrics[f"{VALUES}_retrained"] = [_value(_measured(line, model)) for model in line.retrained]
-    return [_check(name, one, line, alpha) for name, one in found.items()], metrics
+    return [_check(name, one, line, policy, alpha) for name, one in found.items()], metrics
 
 
 def _measured(line: Line, model: ModelScores) -> Mean | NotMeasurable:
@@ -59,7 +60,7 @@ def _known(line: Line, part: str) -> Array:
     return np.asarray(np.all([~np.isnan(model[part].texts[VALUE_BITS]) for model in models], axis=0))
 
 
-def _check(name: str, found: Mean | NotMeasurable, line: Line, alpha: float) -> Check:
+def _check(name: str, found: Mean | NotMeasurable, line: Line, policy: VerificationPolicy, alpha: float) -> Check:
     n = int(_known(line, FORGET).sum())
     if isinstance(found, NotMeasurable):
         return Check(id=name, role="diagnostic", statistic=_STATISTIC, n=n, reason=found.reason)
@@ -71,7 +72,7 @@ def _check(name: str, found: Mean | NotMeasurable, line: Line, alpha: float) -> 
         alpha=alpha,
         ci=found.interval(1 - 2 * alpha),
         ci95=found.interval(0.95),
-        margin=HIGHEST_BITS,
+        margin=policy.exposure_highest,
         n=n,
         m=int(_known(line, HELD_OUT).sum()),
         cluster="subject",

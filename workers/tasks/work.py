@@ -87,7 +87,7 @@ class Work:
     @cached_property
     def policy(self) -> Policy:
         """The policy fixed when the job was made."""
-        return Policy.model_validate(self.job.policy)
+        return Policy.stored(self.job.policy)
 
     def attempts(self) -> list[Attempt]:
         """Attempts of the present run, oldest first; those before a restart are left out."""

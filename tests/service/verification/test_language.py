@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from service.verification.language import extraction_margin, margin_fault
-from service.verification.policy import Policy
+from service.verification.language import margin_fault
+from service.verification.policy import Policy, VerificationPolicy, margin_for
 from service.verification.schema import Basis, Check
 from service.verification.verdict import judge
 
@@ -27,9 +27,11 @@ CHECKS = [
 ]
 
 
-def judged(basis: Basis = "measurement", *more: Check, **changes: dict[str, Any]) -> dict[str, Check]:
+def judged(
+    basis: Basis = "measurement", *more: Check, policy: VerificationPolicy = POLICY, **changes: dict[str, Any]
+) -> dict[str, Check]:
     checks = [check.model_copy(update=changes.get(check.id, {})) for check in CHECKS]
-    return {check.id: check for check in judge([*checks, *more], basis, POLICY)}
+    return {check.id: check for check in judge([*checks, *more], basis, policy)}
 
 
 def outcome(name: str, *more: Check, **changes: dict[str, Any]) -> tuple[str, str]:
@@ -124,14 +126,42 @@ def test_controls_say_whether_the_attack_works() -> None:
 
 
 def test_margins_grow_with_fewer_texts() -> None:
-    assert [extraction_margin(size) for size in (32, 33, 75, 300)] == [None, 0.15, 0.1, 0.05]
+    assert [margin_for(POLICY.extraction_margin, size) for size in (32, 33, 75, 300)] == [None, 0.15, 0.1, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "changes", "expected"),
+    [
+        ("extraction", {"extraction_p": 0.001}, {"extraction_excess": {"p_value": 0.005, "ci95": (0.01, 0.3)}}, "pass"),
+        ("canary_exposure", {"exposure_highest": 1.7}, {}, "inconclusive"),
+        ("canary_exposure", {"exposure_lowest": 1.3}, {}, "inconclusive"),
+        ("canary_exposure", {"exposure_highest": 3.5}, {"canary_exposure": {"ci": (1.2, 3.0)}}, "pass"),
+        ("canary_exposure", {"exposure_control": 5.0}, {"canary_exposure_control": {"estimate": 4.5}}, "info"),
+        ("value_exposure", {"exposure_control": 5.0}, {}, "info"),
+        ("value_exposure", {"fewest_values": 91}, {}, "info"),
+    ],
+)
+def test_the_policy_says_what_decides(
+    name: str, rule: dict[str, Any], changes: dict[str, dict[str, Any]], expected: str
+) -> None:
+    strict = VerificationPolicy.model_validate(rule)
+    assert judged("measurement", policy=strict, **changes)[name].verdict == expected
+    assert judged("measurement", **changes)[name].verdict != expected
 
 
 def test_margins_are_those_of_so_many_texts_and_canaries() -> None:
     for check in CHECKS:
-        assert margin_fault(check) is None, check.id
+        assert margin_fault(check, POLICY) is None, check.id
         forged = check.model_copy(update={"margin": 40.0})
-        assert (margin_fault(forged) is None) == (check.id == "extraction"), check.id
+        assert (margin_fault(forged, POLICY) is None) == (check.id == "extraction"), check.id
         if check.id != "extraction":
-            assert margin_fault(check.model_copy(update={"margin": None})) is not None, check.id
-            assert margin_fault(forged.model_copy(update={"estimate": None})) is None, check.id
+            assert margin_fault(check.model_copy(update={"margin": None}), POLICY) is not None, check.id
+            assert margin_fault(forged.model_copy(update={"estimate": None}), POLICY) is None, check.id
+
+
+def test_a_report_with_the_margins_of_another_policy_is_found() -> None:
+    other = VerificationPolicy.model_validate({"extraction_margin": {"33": 0.12}, "exposure_highest": 2.0})
+    found = {check.id: margin_fault(check, other) for check in CHECKS}
+    assert {name for name, fault in found.items() if fault is None} == {"extraction", "canary_rank_one"}
+    assert "0.12" in str(found["extraction_excess"])
+    assert "2.0" in str(found["value_exposure"])

@@ -23,6 +23,12 @@ auc_margin = { "300" = 0.05, "75" = 0.10, "33" = 0.15 }
 utility_margin = { "3000" = 0.015, "1000" = 0.025, "300" = 0.04 }
 perplexity_margin = { "3000" = 1.03, "1000" = 1.05, "300" = 1.10 }
 min_subjects = 10
+extraction_margin = { "300" = 0.05, "75" = 0.10, "33" = 0.15 }
+extraction_p = 0.01
+exposure_lowest = 0.9
+exposure_highest = 2.4
+exposure_control = 4.0
+fewest_values = 20
 [approval]
 required = false
 [retention]
@@ -82,6 +88,16 @@ def test_references_never_outlive_the_versions_they_were_trained_beside() -> Non
         ('[verification]\nauc_margin = { "33" = 0.5 }', "auc_margin"),
         ('[verification]\nperplexity_margin = { "300" = 0.9 }', "perplexity_margin"),
         ("[verification]\nmin_subjects = 1", "min_subjects"),
+        ('[verification]\nextraction_margin = { "33" = 0.5 }', "extraction_margin"),
+        ("[verification]\nextraction_margin = {}", "extraction_margin"),
+        ("[verification]\nextraction_p = 0.06", "extraction_p"),
+        ("[verification]\nextraction_p = 0", "extraction_p"),
+        ("[verification]\nexposure_lowest = 1.44", "exposure_lowest"),
+        ("[verification]\nexposure_highest = 1.44", "exposure_highest"),
+        ("[verification]\nexposure_highest = inf", "exposure_highest"),
+        ("[verification]\nexposure_control = nan", "exposure_control"),
+        ("[verification]\nexposure_highest = 3\nexposure_control = 3", "exposure_control"),
+        ("[verification]\nfewest_values = 9", "fewest_values"),
         ('[batch]\nwindow = "soon"', "batch.window"),
         ('[batch]\nwindow = "99999999999999999999w"', "batch.window"),
         ("[batch]\nwindow = 5", "batch.window"),
@@ -116,7 +132,20 @@ def test_the_digest_depends_on_values_alone(tmp_path: Path) -> None:
     assert again.digest() == Policy().digest() == policy_digest(Policy().model_dump(mode="json"))
     assert load_policy(write(tmp_path, "[verification]\nalpha = 0.04")).digest() != Policy().digest()
     # A change of this digest changes every report: it is deliberate or it is a mistake.
-    assert Policy().digest() == "9313c272d770b723f7e2bde13c1ca50772f7ced3e2b88d32e4c8b067036be401"
+    assert Policy().digest() == "1ef21e0097ad4ca5683c0a401940901c1ad7dd70e778636d6840e734a7bb663d"
+
+
+def test_a_policy_stored_before_a_field_was_known_loads_and_keeps_its_digest() -> None:
+    document = Policy().model_dump(mode="json")
+    added = ("extraction_margin", "extraction_p", "exposure_lowest", "exposure_highest", "exposure_control")
+    for name in (*added, "fewest_values"):
+        del document["verification"][name]
+    # That of the defaults before these fields were added.
+    before = "9313c272d770b723f7e2bde13c1ca50772f7ced3e2b88d32e4c8b067036be401"
+    kept = Policy.stored(document)
+    assert kept.digest() == policy_digest(document) == policy_digest(kept.document) == before
+    assert kept.verification == Policy().verification
+    assert Policy.stored(Policy().model_dump(mode="json")).digest() == Policy().digest() != before
 
 
 @pytest.mark.parametrize(
