@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks.record import Result, machine
 
 NAMES = ("startup", "intake", "cost", "speed", "lineage", "sisa", "references", "deletions", "crosscheck")
-LONG = ("gate", "gate-text", "gate-lm", "verification", "bar")
+LONG = ("gate", "gate-text", "gate-lm", "verification", "bar", "methods")
 """These train for a quarter of an hour or more, and run only by name."""
 
 
@@ -23,7 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--strict", action="store_true", help="exit 1 when a promised figure is missed")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run at all?")
     parser.add_argument("--interpreter", metavar="PYTHON", help="for crosscheck: a Python that has the other packages")
-    parser.add_argument("--data", metavar="DIR", type=Path, help="for bar: the four files of Fashion-MNIST")
+    parser.add_argument("--data", metavar="DIR", type=Path, help="for bar and methods: Fashion-MNIST's four files")
+    parser.add_argument("--world", metavar="NAME", action="append", default=[], help="for methods: this world alone")
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.names if name not in NAMES + LONG]
     if unknown:
@@ -38,8 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     results: list[Result] = []
     for name in chosen.names or NAMES:
         started = time.monotonic()
-        given = {"crosscheck": {"interpreter": chosen.interpreter}, "bar": {"data": chosen.data}}
-        options: dict[str, Any] = given.get(name, {})
+        given: dict[str, dict[str, Any]] = {
+            "crosscheck": {"interpreter": chosen.interpreter},
+            "bar": {"data": chosen.data},
+            "methods": {"data": chosen.data, "worlds": tuple(chosen.world)},
+        }
+        options = given.get(name, {})
         module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
         result: Result = module.run(quick=chosen.quick, **options)
         console.print()
