@@ -2,7 +2,7 @@
 
 A GPT-2 of four layers on 500 sentences of one form and 20 secrets, ten epochs. One move along the summed gradients of
 the secrets, without bounds, at EQUAL norm of the update for every group of layers, with gradients from the end of the
-first, fifth and last epoch, and with the output head tied to the embedding and untied. What counts is how much the
+first and of the last epoch, and with the output head tied to the embedding and untied. What counts is how much the
 secrets' loss rises for each nat that never-seen sentences lose.
 """
 
@@ -24,7 +24,7 @@ from workers.modeling.loading import load_model
 
 Group = Literal["embedding", "all", "last_blocks"]
 GROUPS: tuple[Group, ...] = ("embedding", "all", "last_blocks")
-BLOCKS, NORMS = 2, (0.5, 1.0, 2.0, 4.0)
+BLOCKS, NORMS = 2, (0.5, 1.5, 4.5)
 FIRST = 1
 HEADS = {"tied": True, "untied": False}
 LEAST = 0.01
@@ -50,7 +50,7 @@ def _measure(result: Result, lab: Lab, head: str, norms: Sequence[float], seeds:
     again = [lab.cell(f"r1-retrain-{seed}", partial(lab.read_retrained, "r1", ids, read, seed)) for seed in seeds]
     for model, found in ((DO_NOTHING, base), (RETRAIN, again)):
         _row(result, f"{head}: {model}", {"head": head, "model": model}, base, found)
-    for epoch in sorted({FIRST, -(-epochs // 2), epochs}):
+    for epoch in (FIRST, epochs):
         for group in GROUPS:
             for norm in norms:
                 moved = [

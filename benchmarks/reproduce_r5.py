@@ -1,6 +1,6 @@
 """R5, RUM (2406.01257): "forgetting is harder the more was memorised and the more entangled it is; refining helps".
 
-Noisy digits, memorization from 100 models of half the records, as in `reproduce-r6`. Fifty records of least, of middle
+Noisy digits, memorization from 64 models of half the records, as in `reproduce-r6`. Fifty records of least, of middle
 (nearest to 0.5) and of most memorization, and fifty far from, at the middle of and near the centre of the embeddings;
 tug of war against three retrains each. The union of the first three is forgotten at once, and refined by RUM.
 """
@@ -38,7 +38,7 @@ from workers.modeling.heads import all_record_inputs
 from workers.references.layout import Pool
 from workers.references.tables import load_side
 
-MODELS, SHORT_MODELS, SIZE, RETRAINS = 100, 16, 50, 3
+MODELS, SHORT_MODELS, SIZE, RETRAINS = 64, 16, 50, 3
 SEEDS = (0, 1, 2, 3, 4)
 NEGATIVE = "negative_gradient_plus"
 METHODS: dict[str, dict[str, Any]] = {"finetune": {}, NEGATIVE: {}, "salun": {"bound": "none"}}

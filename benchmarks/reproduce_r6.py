@@ -1,4 +1,4 @@
-"""R6, proxies of memorization (2410.16516): six of them against the memorization that 100 half-data models show.
+"""R6, proxies of memorization (2410.16516): six of them against the memorization that 64 half-data models show.
 
 Four learning events of the served model's own training; holdout retraining (a copy trained on held-out records, the
 symmetric divergence of its answers from the old ones); loss curvature (how far the loss gradient turns under a sign

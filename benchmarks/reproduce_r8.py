@@ -1,6 +1,6 @@
 """R8, NPO (2404.05868): "collapses more slowly than gradient ascent, and keeps utility where ascent loses it".
 
-A tiny GPT-2 that knows ten answers about each of 100 made-up authors by heart; 1, 5 and 10 of them are forgotten by the
+A tiny GPT-2 that knows ten answers about each of 100 made-up authors by heart; one and ten of them are forgotten by the
 published forms without our bounds, ten visits of each question, at a tenth and at three tenths of the training's rate.
 Forget quality as in TOFU: the p-value of a two-sample test of truth ratios against a retrain (above 0.05: like it).
 Utility: the probability of retained answers, a root by length, as a share of the untouched model's.
@@ -29,7 +29,7 @@ from benchmarks.reproduce_world import (
 from service.verification.statistics import NotMeasurable
 from workers.metrics.truth_ratio import forget_quality, truth_ratio
 
-FORGOTTEN, RATES, PASSES = (1, 5, 10), (0.1, 0.3), 10
+FORGOTTEN, RATES, PASSES = (1, 10), (0.1, 0.3), 10
 ASCENT, ALONE, NPO, DIFFERENCE, SIMPLE = "gradient ascent", "npo without retained", "npo", "grad_diff", "simnpo"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     ASCENT: ("controlled_ascent", {"bound": "none", "tolerance": None}),
