@@ -68,8 +68,8 @@ def run(quick: bool = False) -> Result:
     result.settings |= vars(sizes)
     _conclude(result)
     result.notes.append(
-        f"cut short: {sizes.originals} originals against {sizes.oracles - sizes.originals} oracles a set and {sizes.half} "
-        "half-data models; the histogram of KLoM takes fifty a side, with fewer the normal form is compared"
+        f"cut short: {sizes.originals} originals against {sizes.oracles - sizes.originals} oracles a set and "
+        f"{sizes.half} half-data models; the histogram of KLoM takes fifty a side: this is its normal form"
     )
     return result
 

@@ -150,6 +150,6 @@ def _conclude(result: Result) -> None:
         f"{outcome(held)}: the attack ends {near} from retrains (at most 0.02 was asked), accuracy falls by at most "
         f"{max(lost.values()):.3f}; on sets of ten the rule closes {closed:.0%} of the AUC gap "
         f"({before:.3f} before, {after:.3f} after, {retrain:.3f} retrained)",
-        "median (lowest-highest) of the seeds; the same records for all of them; five sets of ten, one by one; loss gap: to the "
-        "retrains' mean loss of a record, which holds a retrain's own",
+        "median (lowest-highest) of the seeds; the same records for all of them; five sets of ten, one by one; "
+        "loss gap: to the retrains' mean loss of a record, which holds a retrain's own",
     ]
