@@ -24,7 +24,7 @@ from workers.modeling.loading import load_model
 
 Group = Literal["embedding", "all", "last_blocks"]
 GROUPS: tuple[Group, ...] = ("embedding", "all", "last_blocks")
-BLOCKS, NORMS = 2, (0.5, 1.5, 4.5)
+BLOCKS, NORMS = 2, (1.0, 4.0)
 FIRST = 1
 HEADS = {"tied": True, "untied": False}
 LEAST = 0.01
