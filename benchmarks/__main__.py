@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--interpreter", metavar="PYTHON", help="for crosscheck: a Python that has the other packages")
     parser.add_argument("--data", metavar="DIR", type=Path, help="for bar and methods: Fashion-MNIST's four files")
     parser.add_argument("--world", metavar="NAME", action="append", default=[], help="for methods: this world alone")
+    parser.add_argument("--seeds", metavar="N", type=int, help="for methods: the first N seeds alone")
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.names if name not in NAMES + LONG]
     if unknown:
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         given: dict[str, dict[str, Any]] = {
             "crosscheck": {"interpreter": chosen.interpreter},
             "bar": {"data": chosen.data},
-            "methods": {"data": chosen.data, "worlds": tuple(chosen.world)},
+            "methods": {"data": chosen.data, "worlds": tuple(chosen.world), "seeds": chosen.seeds},
         }
         options = given.get(name, {})
         module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")

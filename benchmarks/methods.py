@@ -9,6 +9,7 @@ was stopped goes on where it was.
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,13 @@ AUTHORS = Plan(
 WORLDS = {plan.name: plan for plan in (DIGITS, FASHION, AUTHORS)}
 
 
-def run(quick: bool = False, data: Path | None = None, worlds: tuple[str, ...] = ()) -> Result:
+def run(
+    quick: bool = False, data: Path | None = None, worlds: tuple[str, ...] = (), seeds: int | None = None
+) -> Result:
     """Train what is missing and measure; `quick` takes small worlds, `worlds` some of them alone.
 
-    `data`: a folder with the four files of Fashion-MNIST, or with a folder `fashion-mnist` of them.
+    `seeds`: how many of the plan's, None all of them. `data`: a folder with the four files of Fashion-MNIST, or with a
+    folder `fashion-mnist` of them.
     """
     import torch
 
@@ -99,6 +103,7 @@ def run(quick: bool = False, data: Path | None = None, worlds: tuple[str, ...] =
     cells: list[dict[str, Any]] = []
     for name in chosen:
         plan = WORLDS[name].small() if quick else WORLDS[name]
+        plan = replace(plan, seeds=min(seeds or plan.seeds, plan.seeds))
         folder = OUT / f"methods-{plan.name}-{plan.digest()}"
         with environment(LETHE_HOME=str(folder), **ONE_THREAD):
             world = open_world(plan, folder, data)
