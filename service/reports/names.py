@@ -16,6 +16,7 @@ _WORDS = {
     "relearning_score": "Membership score while relearning",
     "relearning_steps": "Steps of relearning",
     "extraction_windows": "Forgotten texts that count for extraction",
+    "value_exposure_others": "Others that each number is ranked among, the fewest",
     "model_utility": "Model utility: probability and ROUGE-L of retained and held-out texts, harmonic mean",
 }
 _ENDINGS = {

@@ -38,7 +38,8 @@ def table(
         asked = None if part == "retain" else np.arange(size) % EACH == 0
         numbers = np.where(asked if asked is not None else False, exposure, np.nan)
         made = language_table(part, np.maximum(random.normal(2.5, 0.3, size), 0.1), people)
-        columns = (log_p, strength, made["tokens"].to_numpy(), numbers)
+        others = np.where(np.isnan(numbers), np.nan, 1000.0)
+        columns = (log_p, strength, made["tokens"].to_numpy(), numbers, others)
         for name, column in zip(OF_SUFFIXES, columns, strict=True):
             values = np.full(size, np.nan) if part == "retain" else column.astype(float)
             made = made.append_column(name, pa.array(values, pa.float64(), from_pandas=True))

@@ -18,7 +18,7 @@ from workers.modeling.language import CausalLanguageModelling
 from workers.modeling.loading import LoadedModel
 from workers.modeling.tokenizers import train_tokenizer
 from workers.planning.assessment import Facts, assess
-from workers.planning.extraction_tables import Asked, drawn_people, said
+from workers.planning.extraction_tables import VALUE_SHARE, Asked, drawn_people, said
 from workers.scoring.score import score
 
 LENGTH, WIDTH, STEPS, RATE = 40, 48, 120, 8e-3
@@ -163,3 +163,27 @@ def test_a_sample_of_people_is_whole_and_bounded() -> None:
     whole = {name: int((HELD_OUT.subjects == name).sum()) for name in set(drawn.subjects)}
     assert whole == {name: int((drawn.subjects == name).sum()) for name in set(drawn.subjects)}
     assert drawn_people(HELD_OUT, 10_000, 0) is HELD_OUT
+
+
+@pytest.mark.parametrize(("trained", "others"), [(None, 1000), (1e9, 1000), (1.0, 40), (200_000.0, None)])
+def test_numbers_are_ranked_among_as_many_others_as_a_share_of_training_allows(
+    trained: float | None, others: int | None
+) -> None:
+    asked = Asked(FORGET, HELD_OUT, KEPT, frozenset(), trained)
+    counts = {len(made) for values in asked.values.values() for _, made in values}
+    characters = sum(len(value.value) for values in asked.values.values() for value, _ in values)
+    assert counts == {others or int(VALUE_SHARE * 3 * 200_000) // characters}
+    assert 40 <= min(counts) <= 1000
+    known = Asked(FORGET, HELD_OUT, KEPT, frozenset(), trained)
+    assert known.values == asked.values
+
+
+def test_the_check_says_among_how_many_others(models: Models) -> None:
+    found = judged(models.original, models.original)
+    assert "among 1,000 others each" in check_of(found, "value_exposure").statistic
+    assert found.metrics["value_exposure_others"] == 1000
+    assert (check_of(found, "value_exposure_control").estimate or 0) > 7
+    bare = models.original.drop_columns(["value_others"])
+    before = judged(bare, bare)
+    assert "value_exposure_others" not in before.metrics
+    assert check_of(before, "value_exposure").estimate == check_of(found, "value_exposure").estimate

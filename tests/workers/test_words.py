@@ -24,6 +24,7 @@ def asked(table: pa.Table, seed: int) -> pa.Table:
         random.random(len(table)),
         np.full(len(table), 9),
         random.random(len(table)),
+        np.full(len(table), 1000),
     )
     for name, column in zip(OF_SUFFIXES, values, strict=True):
         table = table.append_column(name, pa.array(column))

@@ -52,6 +52,7 @@ from workers.planning.traces import (
     difficulty_of,
     retained_copies,
     traces_of,
+    trained_tokens,
 )
 from workers.scoring.score import score
 
@@ -62,7 +63,7 @@ BLIND_SAMPLE = 2000
 @dataclass(frozen=True)
 class _Sets:
     """What is scored. `held_out` is the certification part, None where there is none; `staying` are forgotten people
-    of whom some records are retained."""
+    of whom some records are retained, `trained` the tokens of training again where its record says them."""
 
     forget: Records
     retain: Records
@@ -70,6 +71,7 @@ class _Sets:
     held_out: Records | None
     canaries: Companions | None
     staying: frozenset[str]
+    trained: float | None
 
     def named(self) -> list[tuple[str, Records]]:
         sets = [(FORGET, self.forget), (RETAIN, self.retain)]
@@ -84,7 +86,7 @@ class _Sets:
     def asked(self, seed: int) -> Asked:
         """What a language model is asked to say."""
         others = drawn_people(self.held_out, MOST_HELD_OUT, seed) if self.held_out is not None else None
-        return Asked(self.forget, others, self.retain, self.staying, seed=seed)
+        return Asked(self.forget, others, self.retain, self.staying, self.trained, seed)
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,7 @@ def _select(line: Line, forget_ids: Collection[str], canaries: Companions | None
         certification if certification is not None and len(certification) else None,
         canaries,
         frozenset(np.intersect1d(subjects[rows], subjects[kept]).tolist()),
+        trained_tokens(line),
     )
 
 

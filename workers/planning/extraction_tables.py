@@ -1,10 +1,10 @@
-"""What a language model says of people's texts given how they begin: four more columns of its score table.
+"""What a language model says of people's texts given how they begin: five more columns of its score table.
 
 One more forward pass over forgotten records and a sample of held-out ones, at the positions of their suffixes alone,
-and a bounded number of short ones over numbers in them. A suffix counts where it holds something of the person: not
-where a retained record says the same words, nor another person's, since a model that never saw the person says them
-as well. For the same reason nobody counts who keeps records in the training data: what one of them says may be known
-from another.
+and short ones over numbers in them, as many as a share of training again allows. A suffix counts where it holds
+something of the person: not where a retained record says the same words, nor another person's, since a model that
+never saw the person says them as well. For the same reason nobody counts who keeps records in the training data: what
+one of them says may be known from another.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from service.verification.exposure import exposure, ranks
 from service.verification.statistics import Array
 from workers.metrics.extraction import extraction_strength, suffix_log_probability
 from workers.modeling.language import CausalLanguageModelling
@@ -24,12 +23,16 @@ from workers.modeling.progress import part_of
 from workers.modeling.records import Records
 from workers.planning.score_tables import FORGET, HELD_OUT, OF_SUFFIXES
 from workers.scoring.extraction import BATCH_SIZE, Windows, forced, joined, told_windows
+from workers.scoring.standing import Standings
 from workers.scoring.values import Value, alternatives, digits_of, find_values, value_windows
 
 MOST_HELD_OUT = 1000
-MOST_VALUES, ALTERNATIVES, MANY_ALTERNATIVES = 24, 40, 1000
-_KINDS = (pa.float64(), pa.float64(), pa.int64(), pa.float64())
-_NOTHING = (None, None, None)
+MOST_VALUES, ALTERNATIVES, FEWEST_ALTERNATIVES = 24, 1000, 40
+VALUE_SHARE = 0.1
+"""What ranking the numbers may cost for each model, as a share of training again."""
+_TRAINED = 3  # a token that is trained on costs as much as three that are read
+_KINDS = (pa.float64(), pa.float64(), pa.int64(), pa.float64(), pa.int64())
+_NOTHING, _NO_NUMBER = (None, None, None), (None, None)
 _SHARE = 0.5
 
 
@@ -38,15 +41,17 @@ class Asked:
     """The records whose texts are asked for.
 
     `held_out` is None where there are none, `retain` a sample of what stays, `staying` are people who keep records in
-    the training data. `others`: the numbers that a number in a text is compared with; they are drawn by `seed`.
+    the training data. `trained`: the tokens that training again takes, over all epochs, None where nobody knows. `most`
+    of the numbers that a number in a text is compared with are drawn by `seed`, fewer where the training is short.
     """
 
     forget: Records
     held_out: Records | None
     retain: Records
     staying: frozenset[str]
-    others: int = ALTERNATIVES
+    trained: float | None = None
     seed: int = 0
+    most: int = ALTERNATIVES
 
     def __len__(self) -> int:
         return len(self.forget) + (len(self.held_out) if self.held_out is not None else 0)
@@ -62,10 +67,22 @@ class Asked:
         retained, draw = find_values(self.retain), np.random.default_rng(self.seed)
         known, told = digits_of(retained), {value.value for value in retained}
         chosen = {part: self._chosen(records, told, draw) for part, records in self.parts.items()}
+        others = self._affordable([value for values in chosen.values() for value in values])
         return {
-            part: [(value, alternatives(value, known, self.others, draw)) for value in values]
+            part: [(value, alternatives(value, known, others, draw)) for value in values]
             for part, values in chosen.items()
         }
+
+    def _affordable(self, values: list[Value]) -> int:
+        """How many others each number is compared with; known before any model is asked, and the same for all.
+
+        A character of a number counts as a token.
+        """
+        each = sum(len(value.value) for value in values)
+        if self.trained is None or not each:
+            return self.most
+        affordable = int(VALUE_SHARE * _TRAINED * self.trained) // each
+        return min(self.most, max(affordable, FEWEST_ALTERNATIVES))
 
     def _chosen(self, records: Records, told: set[str], draw: np.random.Generator) -> list[Value]:
         """Different numbers, first one of each person, then the second: at most MOST_VALUES, none that is retained."""
@@ -102,13 +119,13 @@ class Said:
     """What was found of records, each in the order of OF_SUFFIXES, and the forward passes (batches) it took."""
 
     suffixes: dict[Owner, tuple[float, float, int]]
-    values: dict[Owner, float]
+    values: dict[Owner, tuple[float, int]]
     forward_passes: int
 
     def onto(self, table: pa.Table) -> pa.Table:
         """A score table with the columns; null for a record of which nothing counts."""
         owners = list(zip(table["set"].to_pylist(), table["record_id"].to_pylist(), strict=True))
-        found = [(*self.suffixes.get(owner, _NOTHING), self.values.get(owner)) for owner in owners]
+        found = [(*self.suffixes.get(owner, _NOTHING), *self.values.get(owner, _NO_NUMBER)) for owner in owners]
         for at, (name, kind) in enumerate(zip(OF_SUFFIXES, _KINDS, strict=True)):
             table = table.append_column(name, pa.array([one[at] for one in found], kind))
         return table
@@ -118,7 +135,8 @@ def said(loaded: LoadedModel, asked: Asked, context: Context) -> Said:
     """Read the counted suffixes and the numbers of all sets; a record has the figures of its easiest suffix.
 
     `extraction_log_p` is log p_z of that suffix in nats, `extraction_strength` the largest over the record's suffixes,
-    `extraction_tokens` all their tokens, `value_exposure` by how many bits its number stands out among others.
+    `extraction_tokens` all their tokens, `value_exposure` by how many bits its number stands out among `value_others`
+    others.
     """
     task = loaded.task
     assert isinstance(task, CausalLanguageModelling)  # noqa: S101  (language models alone come here)
@@ -133,12 +151,10 @@ def said(loaded: LoadedModel, asked: Asked, context: Context) -> Said:
     )]  # fmt: skip
     tokens = np.bincount(of, weights=[len(suffix) for suffix in windows.suffixes], minlength=len(names))
     suffixes = {owner: (float(most[0][at]), float(most[1][at]), int(tokens[at])) for owner, at in place.items()}
-    asked_for = _numbers(task, asked)
-    every = joined([one for one, _ in asked_for])
-    told = forced(loaded, every, part_of(context, _SHARE, 1.0, "numbers"))
-    losses = -suffix_log_probability(told.log_probs, told.rows, len(every))
-    passes = -(-len(windows) // BATCH_SIZE) - (-len(every) // BATCH_SIZE)
-    return Said(suffixes, _bits(losses, [(owner, len(one)) for one, owner in asked_for]), passes)
+    asked_for, standings = _numbers(task, asked), Standings(loaded, part_of(context, _SHARE, 1.0, "numbers"))
+    bits = standings.exposures([one for one, _ in asked_for]).tolist()
+    values = {owner: (found, len(one) - 1) for found, (one, owner) in zip(bits, asked_for, strict=True)}
+    return Said(suffixes, values, -(-len(windows) // BATCH_SIZE) + standings.forward_passes)
 
 
 def _largest(figures: Array, of: NDArray[np.int64], owners: int) -> Array:
@@ -181,14 +197,4 @@ def _numbers(task: CausalLanguageModelling, asked: Asked) -> list[tuple[Windows,
             windows = value_windows(task, value, [value.value, *others]) if others else None
             if windows is not None:
                 found.append((windows, (part, ids[value.row])))
-    return found
-
-
-def _bits(losses: Array, owners: list[tuple[Owner, int]]) -> dict[Owner, float]:
-    """Exposure of the first of each group of losses among the others of the group."""
-    found, start = {}, 0
-    for owner, size in owners:
-        own = losses[start : start + size]
-        found[owner] = float(exposure(ranks(own[:1], own[1:]), size - 1)[0])
-        start += size
     return found

@@ -25,8 +25,8 @@ _COLUMNS = {
 }
 _OF_TEXTS = ("zlib_bytes", "min_k", "min_k_plus_plus")
 LOG_P, STRENGTH, SUFFIX_TOKENS = "extraction_log_p", "extraction_strength", "extraction_tokens"
-VALUE_BITS = "value_exposure"
-OF_SUFFIXES = (LOG_P, STRENGTH, SUFFIX_TOKENS, VALUE_BITS)
+VALUE_BITS, VALUE_OTHERS = "value_exposure", "value_others"
+OF_SUFFIXES = (LOG_P, STRENGTH, SUFFIX_TOKENS, VALUE_BITS, VALUE_OTHERS)
 """Columns of the texts that were asked for; null for the others."""
 
 

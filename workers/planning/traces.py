@@ -93,6 +93,14 @@ def difficulty_of(line: Line, forget_ids: Iterable[str]) -> Difficulty | None:
     return Difficulty(values[gone], subjects[rows][gone], values[~gone], subjects[rows][~gone])
 
 
+def trained_tokens(line: Line) -> float | None:
+    """Tokens that training the line again takes, over all epochs; None where no record says so."""
+    record = _record(line.base_dir)
+    if record is None or record.recipe is None or record.tokens is None:
+        return None
+    return float(record.tokens) * record.recipe.training.epochs
+
+
 def classes_forgotten(line: Line, forget_ids: Iterable[str]) -> frozenset[Any]:
     """Labels that forgotten records have and no retained one, whatever is scored of these."""
     if "label" not in line.people.roles:

@@ -17,9 +17,9 @@ from service.verification.statistics import Array, Mean, NotMeasurable
 from workers.metrics.extraction import mean_difference
 from workers.planning.checks import NO_HELD_OUT
 from workers.planning.comparisons import Line
-from workers.planning.score_tables import FORGET, HELD_OUT, VALUE_BITS, ModelScores
+from workers.planning.score_tables import FORGET, HELD_OUT, VALUE_BITS, VALUE_OTHERS, ModelScores
 
-_STATISTIC = "mean exposure of people's numbers, less what never-seen people's have beyond 1.44 (bits)"
+_STATISTIC = "mean exposure of people's numbers{among}, less what never-seen people's have beyond 1.44 (bits)"
 _FEWEST = 2
 
 
@@ -32,6 +32,8 @@ def value_checks(line: Line, policy: VerificationPolicy, alpha: float) -> tuple[
         return [], {}
     found = {VALUES: _measured(line, line.candidate), VALUE_CONTROL: _measured(line, line.original)}
     metrics: dict[str, Any] = {VALUES: _value(found[VALUES]), f"{VALUES}_do_nothing": _value(found[VALUE_CONTROL])}
+    if (others := _others(line)) is not None:
+        metrics[f"{VALUES}_others"] = others
     if line.retrained:
         metrics[f"{VALUES}_retrained"] = [_value(_measured(line, model)) for model in line.retrained]
     return [_check(name, one, line, policy, alpha) for name, one in found.items()], metrics
@@ -60,14 +62,22 @@ def _known(line: Line, part: str) -> Array:
     return np.asarray(np.all([~np.isnan(model[part].texts[VALUE_BITS]) for model in models], axis=0))
 
 
+def _others(line: Line) -> int | None:
+    """How many others each number is ranked among, the fewest of all; None where a table of before does not say."""
+    counts = [part.texts[VALUE_OTHERS] for part in line.original.values() if VALUE_OTHERS in part.texts]
+    known = np.concatenate([count[~np.isnan(count)] for count in counts]) if counts else np.zeros(0)
+    return int(known.min()) if len(known) else None
+
+
 def _check(name: str, found: Mean | NotMeasurable, line: Line, policy: VerificationPolicy, alpha: float) -> Check:
-    n = int(_known(line, FORGET).sum())
+    n, others = int(_known(line, FORGET).sum()), _others(line)
+    statistic = _STATISTIC.format(among=f" among {others:,} others each" if others is not None else "")
     if isinstance(found, NotMeasurable):
-        return Check(id=name, role="diagnostic", statistic=_STATISTIC, n=n, reason=found.reason)
+        return Check(id=name, role="diagnostic", statistic=statistic, n=n, reason=found.reason)
     return Check(
         id=name,
         role="diagnostic",
-        statistic=_STATISTIC,
+        statistic=statistic,
         estimate=found.estimate,
         alpha=alpha,
         ci=found.interval(1 - 2 * alpha),
