@@ -156,7 +156,7 @@ def gates(job: _Job, candidate: pa.Table, given: References, alpha: float) -> tu
             sanity_check(before, after, weights_finite=True),
             *membership_checks(before, after, rules, alpha),
             job.blind,
-            difficulty_check(job.facts.difficulty, alpha),
+            difficulty_check(job.facts.difficulty, alpha, before),
             utility_check(before, after, rules, alpha),
             *reference_checks(Scored(before, after, []), given, rules, alpha)[0],
         ]

@@ -36,7 +36,8 @@ class Check(_Part):
     has held-out records alone, counted by `n`. `references` counts the models that never saw a record, for each record.
     `p_value` is two-sided, of an AUC of 0.5.
     `power_at_zero` is the chance that a model without any leak (or loss) passes, `smallest_detectable` the effect
-    found with 80 % power; both come from sizes and the untouched model, before the candidate is looked at.
+    found with 80 % power; both come from sizes and the untouched model, before the candidate is looked at. A power of 0
+    also says that the sets cannot be compared by this attack, whatever the candidate.
     """
 
     id: str

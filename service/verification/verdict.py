@@ -23,6 +23,7 @@ CANARIES, CANARY_RATE, CANARY_CONTROL = "companion_canaries", "companion_rate", 
 NOT_RUN = "not run: "
 ACCURACY, PERPLEXITY = "accuracy difference", "perplexity ratio"
 SAMPLED = "AUC of mean training confidence at a few tokens of each text, forgotten against retained"
+WHOLE = "AUC of the original's confidence in whole texts, forgotten against retained"
 CHANCE = 0.5
 BLIND_LIMIT = 0.55
 """A classifier that never sees the model and does better than this makes the comparison of the two sets meaningless."""
@@ -201,6 +202,7 @@ def _judged(check: Check, by_id: Mapping[str, Check], basis: Basis, policy: Veri
     if check.id in _ATTACKS:
         judged = _judge_attack(check, by_id, policy)
         role = "gate" if basis == "measurement" and check.id == deciding_attack(by_id) else "diagnostic"
+        check = _with_power(check, by_id)
     elif check.id == RECORD_CONTROL:
         judged = _judge_record_control(check)
     elif check.id in (CANARIES, CANARY_RATE):
@@ -226,6 +228,14 @@ def _judged(check: Check, by_id: Mapping[str, Check], basis: Basis, policy: Veri
     elif check.id == PROVENANCE:
         role = "gate" if basis == "procedure" else "diagnostic"
     return check.model_copy(update={"verdict": judged[0], "reason": judged[1], "role": role})
+
+
+def _with_power(check: Check, by_id: Mapping[str, Check]) -> Check:
+    """Sizes alone promise power; where the sets cannot be compared, no model passes the population attack."""
+    blind, easy = by_id.get(BLIND), by_id.get(DIFFICULTY)
+    hopeless = (blind is not None and separates(blind)) or (easy is not None and unlike(easy))
+    known = check.id == MEMBERSHIP and check.power_at_zero is not None
+    return check.model_copy(update={"power_at_zero": 0.0}) if known and hopeless else check
 
 
 def _judge_attack(check: Check, by_id: Mapping[str, Check], policy: VerificationPolicy) -> Judged:

@@ -10,7 +10,16 @@ from benchmarks.gate_power import leak_free_power
 from service.verification.policy import VerificationPolicy
 from service.verification.schema import Check, Outcome
 from service.verification.statistics import AucDesign
-from service.verification.verdict import REFERENCE, REFERENCE_CONTROL, UTILITY
+from service.verification.verdict import (
+    BLIND,
+    CONTROL,
+    DIFFICULTY,
+    MEMBERSHIP,
+    REFERENCE,
+    REFERENCE_CONTROL,
+    UTILITY,
+    judge,
+)
 from tests.benchmarks.test_gate_candidates import beside
 from workers.metrics.reference_auc import ReferenceAuc, noise, pooled_variance, reference_auc, reference_design
 
@@ -68,3 +77,25 @@ def test_what_the_original_does_not_give_away_cannot_pass() -> None:
     assert leak_free_power(checks(control="inconclusive"), design, POLICY) == 0.0
     assert leak_free_power(checks(people=9), design, POLICY) == 0.0
     assert leak_free_power(checks(), None, POLICY) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "ci95", "power"),
+    [
+        (DIFFICULTY, (0.46, 0.54), 0.97),
+        (DIFFICULTY, (0.2, 0.44), 0.0),
+        (DIFFICULTY, (0.56, 0.8), 0.0),
+        (BLIND, (0.56, 0.8), 0.0),
+    ],
+)
+def test_without_references_hard_records_have_no_power(name: str, ci95: tuple[float, float], power: float) -> None:
+    """Sizes promise 0.97, whatever the records are; a true retrain of records that are harder lies low."""
+    values: dict[str, Any] = {"role": "gate", "statistic": "AUC", "n": 150, "m": 900, "clusters": (150, 900)}
+    alike: dict[str, Any] = {"estimate": 0.5, "ci95": (0.46, 0.54)}
+    raw = [
+        Check(id=MEMBERSHIP, margin=0.1, alpha=0.05, power_at_zero=0.97, ci=(0.46, 0.54), **alike, **values),
+        Check(id=CONTROL, margin=0.1, estimate=0.9, ci95=(0.85, 0.95), **values),
+        *(Check(id=one, **(alike | ({"ci95": ci95} if one == name else {})), **values) for one in (BLIND, DIFFICULTY)),
+        Check(id=UTILITY, role="diagnostic", statistic="accuracy difference"),
+    ]
+    assert leak_free_power(judge(raw, "measurement", POLICY), None, POLICY) == power

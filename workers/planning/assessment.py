@@ -168,7 +168,7 @@ def _gate_checks(line: Line, policy: Policy, alpha: float, blind: BlindFeatures 
     return [
         *membership_checks(line.original, line.candidate, rules, alpha),
         blind_check(blind, line.has_held_out, alpha, facts.seed),
-        difficulty_check(facts.difficulty, alpha, line.original[FORGET].likelihood is not None),
+        difficulty_check(facts.difficulty, alpha, line.original),
         copies_check(facts.near_duplicates, len(line.original[FORGET])),
         utility_check(line.original, line.candidate, rules, alpha, facts.forgotten_classes),
     ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from service.verification.policy import VerificationPolicy, margin_for
 from service.verification.schema import Check, Interval
-from service.verification.statistics import Array, Auc, AucDesign, Clusters, Mean, NotMeasurable
+from service.verification.statistics import Array, Auc, AucDesign, Clusters, Mean, NotMeasurable, clustered_auc
 from service.verification.verdict import (
     ACCURACY,
     BLIND,
@@ -25,6 +25,8 @@ from service.verification.verdict import (
     SANITY,
     SPREAD_LIMIT,
     UTILITY,
+    WHOLE,
+    unlike,
 )
 from workers.metrics.blind_baseline import Features, blind_baseline
 from workers.metrics.difficulty_baseline import Difficulty, difficulty_auc
@@ -120,16 +122,28 @@ def blind_check(features: BlindFeatures | None, has_held_out: bool, alpha: float
     return auc_check(BLIND, found, alpha, BLIND_LIMIT - CHANCE)
 
 
-def difficulty_check(easy: Difficulty | None, alpha: float, language: bool = False) -> Check:
+def difficulty_check(easy: Difficulty | None, alpha: float, original: ModelScores) -> Check:
     """`difficulty_baseline`: how sure the training grew of forgotten records, against retained ones.
 
-    A training on texts notes its confidence at a few tokens of each, which need not be the hard ones.
+    A training on texts notes its confidence at a few tokens of each, which need not be the hard ones. What it ended
+    with, the original, has read them whole: where it is surer of either, that is what counts. It took both in, so that
+    they differ in difficulty alone; where it knows all by heart, it does not say which were hard.
     """
+    language = original[FORGET].likelihood is not None
+    if language:
+        whole = auc_check(DIFFICULTY, _own_auc(original), alpha, BLIND_LIMIT - CHANCE, statistic=WHOLE)
+        if unlike(whole):
+            return whole
     statistic = SAMPLED if language else "AUC of mean training confidence, forgotten against retained records"
     found = difficulty_auc(easy) if easy is not None else NotMeasurable("not run: the training left no learning events")
     if isinstance(found, NotMeasurable):
         return Check(id=DIFFICULTY, role="diagnostic", statistic=statistic, reason=found.reason)
     return auc_check(DIFFICULTY, found, alpha, BLIND_LIMIT - CHANCE, statistic=statistic)
+
+
+def _own_auc(original: ModelScores) -> Auc:
+    forget, retain = original[FORGET], original[RETAIN]
+    return clustered_auc(forget.membership, retain.membership, forget.subjects, retain.subjects)
 
 
 def copies_check(count: int | None, forgotten: int) -> Check:

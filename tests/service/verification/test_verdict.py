@@ -96,6 +96,21 @@ def test_how_hard_the_records_were_decides_what_a_population_auc_says(
     assert decide(checks, "measurement")[0] == expected
 
 
+def test_no_power_is_stated_where_the_sets_cannot_be_compared() -> None:
+    auc = AUC.model_copy(update={"power_at_zero": 0.97})
+    for changed, power in (
+        (EASY, 0.97),
+        (EASY.model_copy(update={"ci95": None}), 0.97),
+        (EASY.model_copy(update={"ci95": (0.1, 0.44)}), 0.0),
+        (EASY.model_copy(update={"ci95": (0.56, 0.7)}), 0.0),
+        (BLIND.model_copy(update={"ci95": (0.56, 0.7)}), 0.0),
+    ):
+        checks = {check.id: check for check in (*FILES, auc, CONTROL, BLIND, EASY, UTILITY, changed)}
+        found = {check.id: check for check in judge(list(checks.values()), "measurement", POLICY)}
+        assert found["membership_auc"].power_at_zero == power
+        assert judge(list(found.values()), "measurement", POLICY) == list(found.values())
+
+
 @pytest.mark.parametrize("control", [{"ci95": (0.54, 0.7)}, {"ci95": (0.3, 0.46)}, {"ci95": None}])
 def test_nothing_detectable_before_takes_a_pass_away_but_no_fail(control: dict[str, Any]) -> None:
     verdict, _, checks = outcome(positive_control=control)
