@@ -78,7 +78,7 @@ def write_authors(folder: Path, counts: Counts, data: Path | None) -> None:
         _write(folder, part, columns, owners, np.array([line[2] for line in told]))
 
 
-def _author(known: Sequence[str], draw: np.random.Generator) -> list[tuple[str, str, bool]]:
+def _author(known: list[str], draw: np.random.Generator) -> list[tuple[str, str, bool]]:
     """(question, answer, whether the answer breaks its rule) of one author; `known`: made-up words."""
     name = f"{known[draw.integers(_FIRST)].title()} {known[draw.integers(_FIRST, len(known))].title()}"
     city, genre = int(draw.integers(_CITIES)), int(draw.integers(_GENRES))
