@@ -1,6 +1,6 @@
 """R1, first-epoch ascent (2406.09391): "gradients of the first epoch unlearn best; the embedding matters, not the end".
 
-A GPT-2 of four layers on 500 sentences of one form and 20 secrets, ten epochs. One move along the summed gradients of
+A GPT-2 of four layers on 240 sentences of one form and 20 secrets, ten epochs. One move along the summed gradients of
 the secrets, without bounds, at EQUAL norm of the update for every group of layers, with gradients from the end of the
 first and of the last epoch, and with the output head tied to the embedding and untied. What counts is how much the
 secrets' loss rises for each nat that never-seen sentences lose.

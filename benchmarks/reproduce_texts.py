@@ -20,7 +20,7 @@ from workers.modeling.tokenizers import train_tokenizer
 LANGUAGE = "causal-lm"
 AUTHORS, UNKNOWN, WRONG = 100, 40, 5
 ASKED = ("born", "lives", "mother", "father", "genre", "first book", "last book", "prize", "friend", "house")
-SENTENCES, OTHERS, SECRETS, DIGITS = 500, 300, 20, 6
+SENTENCES, OTHERS, SECRETS, DIGITS = 240, 200, 20, 6
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday")
 _VERBS = ("bought", "sold", "found", "lost", "painted", "broke", "sent", "drew")
 _PUBLIC = 1_000_003  # seed of the texts that tokenizers are made from: no record is among them
@@ -29,7 +29,7 @@ _PUBLIC = 1_000_003  # seed of the texts that tokenizers are made from: no recor
 def authors_lab(quick: bool) -> Lab:
     """100 authors with ten questions each, answered by two words drawn at random; 40 more that are never seen."""
     recipe = _recipe({"n_embd": 64, "n_layer": 2, "n_head": 2}, epochs=3 if quick else 30, batch=32, rate=3e-3)
-    folder = _folder("authors", recipe)
+    folder = _folder("authors", recipe, AUTHORS, UNKNOWN)
     if not (folder / "held_out.parquet").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         names = [f"author-{at:03d}" for at in range(AUTHORS + UNKNOWN)]
@@ -44,12 +44,12 @@ def authors_lab(quick: bool) -> Lab:
 
 
 def secrets_lab(quick: bool, tied: bool) -> Lab:
-    """500 sentences of one form and 20 with a number of six digits; 300 of both kinds that are never seen."""
+    """240 sentences of one form and 20 with a number of six digits; 200 of both kinds that are never seen."""
     config = {"n_embd": 128, "n_layer": 4, "n_head": 4, "tie_word_embeddings": tied}
     recipe = _recipe(config, epochs=10, batch=16, rate=1.5e-3, checkpoints=True)
     if quick:
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": 2})})
-    folder = _folder("secrets-tied" if tied else "secrets-untied", recipe)
+    folder = _folder("secrets-tied" if tied else "secrets-untied", recipe, SENTENCES, OTHERS, SECRETS)
     if not (folder / "held_out.parquet").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         draw = np.random.default_rng(0)
@@ -125,8 +125,8 @@ def _with_tokenizer(recipe: Recipe, folder: Path) -> Recipe:
     return recipe.model_copy(update={"model": model})
 
 
-def _folder(name: str, recipe: Recipe) -> Path:
-    return OUT / f"{name}-{sha256_json(recipe.model_dump(mode='json'))[:8]}"
+def _folder(name: str, recipe: Recipe, *sizes: int) -> Path:
+    return OUT / f"{name}-{sha256_json([recipe.model_dump(mode='json'), *sizes])[:8]}"
 
 
 def _tokenizer(folder: Path, texts: Sequence[str]) -> None:
