@@ -110,7 +110,9 @@ def _people_figures(
     yield _part(f"{job.job_id}/strip", "Record by record", caption, alt, strip(scores, titles))
     caption = (
         f"Threshold attack on the same scores: {sizes}; {versions}. On the dotted line the attack guesses. "
-        "In the shaded region fewer than three held-out records decide, which measures nothing."
+        "Pale areas around the curves: 95 % bounds of both rates at each threshold by itself (Clopper-Pearson, wider "
+        "where one person has several records). In the grey region fewer than three held-out records decide, which "
+        "measures nothing."
     )
     attacked = [model for model in scores.models if model.model != REFERENCES]
     areas = ", ".join(f"{titles[model.model]} {auc(model, scores.higher_is_member):.3f}" for model in attacked)

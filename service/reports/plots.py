@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from service.reports import wording
+from service.reports.bands import CONFIDENCE, roc_band
 from service.reports.canvas import (
     FORGET,
     HELD_OUT,
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 LOWEST_RATE = 1e-4
 """Left end of the false positive rates of a ROC."""
+
+BANDED = ("original", "candidate")
+"""Models whose ROC has a band: those of retrained ones would hide each other."""
+
+_STEPS, _PALE = 200, 0.13
 
 
 def score_histograms(scores: Scores, titles: Mapping[str, str]) -> bytes:
@@ -86,7 +92,12 @@ def _histogram(axes: "Axes", model: ModelScores, edges: "NDArray[np.float64]", t
 
 
 def roc_curves(scores: Scores, titles: Mapping[str, str]) -> bytes:
-    """ROC of the membership attack on log-log axes; left of 3/m the false positive rate is not measurable."""
+    """ROC of the membership attack on log-log axes; left of 3/m the false positive rate is not measurable.
+
+    Bands: pointwise bounds of the versions before and after, see `roc_band`.
+    """
+    from matplotlib.patches import Patch
+
     with style("roc"):
         figure = new_figure(5.4, 4.3)
         axes = figure.subplots()
@@ -100,11 +111,29 @@ def roc_curves(scores: Scores, titles: Mapping[str, str]) -> bytes:
             seen = (false > 0) & (true > 0)
             label = f"{title_of(titles, model.model)}: AUC {auc(model, scores.higher_is_member):.3f}"
             axes.step(false[seen], true[seen], where="post", color=colour, linestyle=line, linewidth=1.7, label=label)
+            if model.model in BANDED:
+                _band(axes, model, scores.higher_is_member, floor)
         axes.set(xscale="log", yscale="log", xlim=(LOWEST_RATE, 1), ylim=(floor, 1.1))
         axes.set_xlabel("false positive rate (held-out records taken for members)")
         axes.set_ylabel("true positive rate (forgotten records found)")
-        figure.legend(loc="outside lower center", fontsize=8.5, ncols=2)
+        handles, _ = axes.get_legend_handles_labels()
+        told = f"{100 * CONFIDENCE:g} % bounds, pointwise"
+        handles.append(Patch(color=FORGET, alpha=_PALE, linewidth=0, label=told))
+        figure.legend(handles=handles, loc="outside lower center", fontsize=8.5, ncols=2)
         return svg_of(figure)
+
+
+def _band(axes: "Axes", model: ModelScores, higher_is_member: bool, floor: float) -> None:
+    """What the rates of a model may be, with its own edges, since bands lie over each other."""
+    import numpy as np
+
+    colour, line = model_style(model.model)
+    rates = np.geomspace(LOWEST_RATE, 1, _STEPS)
+    low, high = roc_band(model, higher_is_member, rates)
+    low = np.maximum(low, floor)
+    axes.fill_between(rates, low, high, color=colour, alpha=_PALE, linewidth=0, step="mid")
+    for edge in (low, high):
+        axes.step(rates, edge, where="mid", color=colour, linestyle=line, linewidth=0.6, alpha=0.7)
 
 
 _CURVE_NAMES = {

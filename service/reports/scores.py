@@ -30,7 +30,8 @@ class ModelScores:
     """Finite scores [n] of forgotten and [m] of held-out records under one model.
 
     `planted`: those [c] of canaries deleted along and [r] of canaries never trained on; None where there are none.
-    `kinds` of the same canaries, None where the tables do not say them.
+    `kinds` of the same canaries, None where the tables do not say them. `subjects`: numbers [n], [m] that are equal
+    for records of one person and say nothing else, None where the tables do not say whose a record is.
     """
 
     model: str
@@ -38,6 +39,7 @@ class ModelScores:
     held_out: "NDArray[np.float64]"
     planted: "tuple[NDArray[np.float64], NDArray[np.float64]] | None" = None
     kinds: "tuple[NDArray[np.str_], NDArray[np.str_]] | None" = None
+    subjects: "tuple[NDArray[np.int64], NDArray[np.int64]] | None" = None
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,23 @@ class Scale:
         """Finite scores of a table."""
         import numpy as np
 
-        values: NDArray[np.float64] = table[self.column].to_numpy().astype(np.float64)
-        if self.per is not None:
-            values = values / np.maximum(table[self.per].to_numpy(), 1)
+        values = self._all(table)
         return values[np.isfinite(values)]
+
+    def subjects(self, table: Any) -> "NDArray[np.int64] | None":
+        """A number for the person of each finite score; None where the table does not say whose they are."""
+        import numpy as np
+
+        if "subject_id" not in table.column_names:
+            return None
+        numbers = np.unique(table["subject_id"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1]
+        return numbers[np.isfinite(self._all(table))].astype(np.int64)
+
+    def _all(self, table: Any) -> "NDArray[np.float64]":
+        import numpy as np
+
+        values: NDArray[np.float64] = table[self.column].to_numpy().astype(np.float64)
+        return values if self.per is None else values / np.maximum(table[self.per].to_numpy(), 1)
 
 
 def read_scores(files: ScoreFiles, unit: str = "token") -> Scores | None:
@@ -118,11 +133,13 @@ def read_scores(files: ScoreFiles, unit: str = "token") -> Scores | None:
 
 def _model(name: str, sets: Mapping[str, Any], kind: Scale) -> ModelScores:
     forget, held_out = (kind.values(sets[part]) for part in SETS)
+    whose = [kind.subjects(sets[part]) for part in SETS]
+    subjects = (whose[0], whose[1]) if whose[0] is not None and whose[1] is not None else None
     planted = [kind.values(sets[part]) for part in PLANTED if part in sets]
     both = len(planted) == len(PLANTED) and all(map(len, planted))
     if not both:
-        return ModelScores(name, forget, held_out)
-    return ModelScores(name, forget, held_out, (planted[0], planted[1]), _kinds(sets, planted))
+        return ModelScores(name, forget, held_out, subjects=subjects)
+    return ModelScores(name, forget, held_out, (planted[0], planted[1]), _kinds(sets, planted), subjects)
 
 
 def _kinds(

@@ -81,6 +81,7 @@ def test_captions_state_the_sizes(tmp_path: Path) -> None:
     captions = {part.name.partition("/")[2]: part.caption for part in drawn}
     assert "n = 90 forgotten and m = 300 held-out" in captions["scores"]
     assert "stroke" not in captions["scores"]
+    assert "95 % bounds of both rates at each threshold by itself" in captions["roc"]
 
 
 def test_every_figure_names_versions_policy_and_who_counts_as_one(tmp_path: Path) -> None:
