@@ -89,7 +89,7 @@ def test_records_come_to_their_own_targets_from_both_sides(digits_line: Line, tm
     now = reached(problem, digits_line.base)
     wanted = now.mean() + np.where(np.arange(FORGET) % 2, 2.0, -2.0)
     posed = dataclasses.replace(problem, references=side(problem, wanted))
-    params = NablaTauRefParams(weight=1.0, min_steps=150)
+    params = NablaTauRefParams(weight=1.0, min_steps=150, most_passes=60)
     outcome = nabla_tau_ref(posed, params, factories.context(1), tmp_path)
     after = reached(problem, tmp_path)
     before, left = (np.abs(found - wanted).mean() for found in (now, after))

@@ -5,10 +5,11 @@ without a record does not: it knows an easy one as well as before and a mislabel
 models say which is which, so each record i gets a target of its own,
     L = w * mean_i Huber((s_i - t_i) / sigma) + L_R,
 with s_i the score (logit-scaled confidence, or minus the mean token loss), t_i the corrected mean of the references
-without i (workers/modeling/reference_targets.py), sigma their pooled spread, and L_R the training loss on retained
-records, or with `anchor="outputs"` the KL divergence from the served model's outputs on them. The loss is bounded
-below, at the targets, and its gradient is bounded by Huber's threshold: it cannot run away. Only the methods' side of
-the pool is used; the gate judges by the other. Matching outputs is the idea of datamodel matching (arXiv:2410.23232).
+without i (workers/modeling/reference_targets.py), sigma their pooled spread, and L_R the KL divergence from the served
+model's outputs on retained records. With `anchor="labels"` L_R is the training loss on them, which moves the accuracy
+more: for ten of 20,000 images by 1.6 points instead of 0.4 (benchmarks bar). The loss is bounded below, at the targets,
+and its gradient is bounded by Huber's threshold: it cannot run away. Only the methods' side of the pool
+is used; the gate judges by the other. Matching outputs is the idea of datamodel matching (arXiv:2410.23232).
 
 Needs references (16 at least) and a held-out set. Costs `passes` visits of the forgotten records with as many retained
 ones, two forward and backward passes a step. Fails where half-data references do not resemble the served model, and

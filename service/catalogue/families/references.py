@@ -12,14 +12,14 @@ class NablaTauRefParams(EditParams):
     """Reference matching. `passes` None: as many as `min_steps` steps take, at least 6 and at most `most_passes`."""
 
     passes: int | None = Field(None, ge=1, le=1000, description="visits of each forgotten record")
-    min_steps: int = Field(60, ge=1, le=10_000, description="least number of steps")
-    most_passes: int = Field(60, ge=1, le=1000, description="most visits, for small forget sets")
+    min_steps: int = Field(96, ge=1, le=10_000, description="least number of steps")
+    most_passes: int = Field(96, ge=1, le=1000, description="most visits, for small forget sets")
     weight: float = Field(0.3, gt=0, le=100, description="weight of the forget term beside the retain term")
     huber: float = Field(2.0, gt=0, le=100, description="spreads beyond which a record pulls no harder")
     anchor: Literal["labels", "outputs"] = Field(
-        "labels", description="what retained records are held to: their labels, or the served model's outputs"
+        "outputs", description="what retained records are held to: their labels, or the served model's outputs"
     )
-    tolerance: float = Field(0.15, ge=0, le=10, description="mean distance, in spreads, at which a run may end")
+    tolerance: float = Field(0.05, ge=0, le=10, description="mean distance, in spreads, at which a run may end")
 
 
 class OracleMatchingParams(EditParams):
