@@ -24,6 +24,7 @@ from service.reports.schema import (
     TargetPart,
 )
 from service.reports.verify import SIGNED
+from service.verification.qualification import rules_digest
 from service.verification.schema import Evaluation
 
 LEAF_RULE = "SHA-256(0x00 || RFC 8785 JSON of id, kind, at, actor, ref, data)"
@@ -91,7 +92,7 @@ def _target(facts: TargetFacts, job: JobEvidence) -> TargetPart:
             near_duplicates=_near_duplicates(verification),
         ),
         lineage=_lineage(job, published),
-        policy=PolicyPart(digest=job.policy_digest, document=job.policy) if published else None,
+        policy=_policy(job) if published else None,
         plan=PlanPart.model_validate(job.plan) if published and job.plan else None,
         attempts=attempts,
         verification=verification,
@@ -101,6 +102,10 @@ def _target(facts: TargetFacts, job: JobEvidence) -> TargetPart:
         limits=limits_of(facts, job),
         plots=list(job.plots) if published else [],
     )
+
+
+def _policy(job: JobEvidence) -> PolicyPart:
+    return PolicyPart(digest=job.policy_digest, document=job.policy, rules_digest=rules_digest(job.policy))
 
 
 def _near_duplicates(verification: Evaluation | None) -> NearDuplicatesPart:

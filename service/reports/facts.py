@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, Field
 from service.reports.schema import (
     ArtefactPart,
     DatasetPart,
+    MadeWithPart,
     Outcome,
     Part,
     PlotPart,
@@ -54,6 +55,7 @@ class AttemptFacts(Part):
     seed: int
     state: str
     code_version: str | None = None
+    made_with: MadeWithPart | None = None
     device: str | None = None
     seconds: float | None = None
     fraction_of_retrain: float | None = None

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from service.catalogue.precisions import FULL
-from service.verification.qualification import rules_digest, unsupported
+from service.verification.qualification import made_with_digest, rules_digest, unsupported
 from service.verification.schema import EVALUATION, Qualified
 
 Json = Mapping[str, Any]
@@ -20,8 +20,9 @@ def qualification_faults(target: Json, events: Sequence[Json]) -> Iterator[str]:
     """A line for every stated qualification that does not cover the attempt it is stated for.
 
     `target`: one with a published version; `events`: all of the report. Evaluations by older rules are left out, since
-    they are refused as a whole.
+    they are refused as a whole. Reports of earlier versions do not say what an attempt was made with.
     """
+    yield from _made_otherwise(target, events)
     for attempt, evaluation in _judged(target):
         stated = evaluation.get("qualification")
         if stated is None or evaluation.get("schema") != EVALUATION:
@@ -32,6 +33,28 @@ def qualification_faults(target: Json, events: Sequence[Json]) -> Iterator[str]:
         if found.use is not None:
             yield from (f"{name}: {line}" for line in _against_report(found, attempt, evaluation, target))
             yield from (f"{name}: {line}" for line in _against_log(found, attempt, target["job_id"], events))
+
+
+def _made_otherwise(target: Json, events: Sequence[Json]) -> Iterator[str]:
+    """What the report says of rules, recipe, held-out set and packages is what its policy and the log say."""
+    told = target["policy"].get("rules_digest")
+    if told is not None and told != rules_digest(target["policy"]["document"]):
+        yield "the digest of the rules is not that of the policy in the report"
+    for attempt in target["attempts"]:
+        made = attempt.get("made_with")
+        logged = [
+            event["data"].get("made_with")
+            for event in _of_attempt("attempt.proposed", attempt, target["job_id"], events)
+        ]
+        stated = made_with_digest(made) if made is not None else None
+        if attempt["digest"] is not None and (made is not None or any(logged)) and stated not in logged:
+            yield f"attempt {attempt['number']}: the log does not hold what it is said to have been made with"
+
+
+def _of_attempt(kind: str, attempt: Json, job_id: str, events: Sequence[Json]) -> list[Json]:
+    """Events of this kind about the attempt."""
+    wanted = (kind, job_id, attempt["number"])
+    return [event for event in events if (event["kind"], event["ref"], event["data"].get("number")) == wanted]
 
 
 def _judged(target: Json) -> Iterator[tuple[Json, Json]]:
@@ -56,7 +79,11 @@ def _against_report(found: Qualified, attempt: Json, evaluation: Json, target: J
     ):
         if stated != told:
             yield f"its qualification was looked up for another {what}"
-    # The digests of recipe and held-out set are not in the report, but whether the latter was given or drawn is.
+    made = attempt.get("made_with")
+    for what, key in (("recipe", "recipe_digest"), ("held-out set", "holdout_digest"), ("set of packages", "packages")):
+        if made is not None and getattr(use, key) != made[key]:
+            yield f"its qualification was looked up for another {what}"
+    # Reports of earlier versions have no digests of these, but whether the held-out set was given or drawn.
     held_out = (evaluation.get("traces") or {}).get("held_out", "none")
     if held_out != "none" and (use.holdout_digest is not None) != (held_out == "given"):
         yield "its qualification was looked up for another held-out set"
@@ -67,11 +94,7 @@ def _against_report(found: Qualified, attempt: Json, evaluation: Json, target: J
 
 def _against_log(found: Qualified, attempt: Json, job_id: str, events: Sequence[Json]) -> Iterator[str]:
     """The method and the day are those of the log; a judgement that began before midnight may end after it."""
-    judged = [
-        event
-        for event in events
-        if (event["kind"], event["ref"], event["data"].get("number")) == ("attempt.judged", job_id, attempt["number"])
-    ]
+    judged = _of_attempt("attempt.judged", attempt, job_id, events)
     if not any(event["data"].get("method") == attempt["method"] for event in judged):
         yield f"the log does not hold that {attempt['method']} was judged"
     days = [date.fromisoformat(event["at"][:10]) for event in judged]

@@ -96,6 +96,9 @@ class PolicyPart(Part):
 
     digest: str
     document: dict[str, Any]
+    rules_digest: str | None = Field(
+        None, description="of the part that candidates are made and measured by; null in reports of earlier versions"
+    )
 
 
 class PlanPart(BaseModel):
@@ -110,6 +113,14 @@ class PlanPart(BaseModel):
     expected_seconds: float | None = None
 
 
+class MadeWithPart(Part):
+    """What a candidate was made with beside data, policy and code. The log of the attempt holds the digest of this."""
+
+    recipe_digest: str | None = Field(description="of the model's recipe; null where it has none")
+    holdout_digest: str | None = Field(description="of the held-out set; null where the reserve stood in, or nothing")
+    packages: dict[str, str] = Field(description="name -> version of what decides the numbers, Python among them")
+
+
 class AttemptPart(Part):
     """One rung of the ladder, from the base weights."""
 
@@ -119,6 +130,7 @@ class AttemptPart(Part):
     seed: int
     state: str = Field(description="passed, failed, inconclusive, error, or released: inconclusive and published")
     code_version: str | None
+    made_with: MadeWithPart | None = Field(None, description="null in reports of earlier versions")
     device: str | None
     seconds: float | None
     fraction_of_retrain: float | None = Field(description="cost as a part of one training of the served model")

@@ -243,6 +243,11 @@ def rules_digest(policy: Mapping[str, Any]) -> str:
     return policy_digest({"attempts": policy["ladder"]["approximate_attempts"], "verification": rules})
 
 
+def made_with_digest(made: Mapping[str, Any]) -> str:
+    """SHA-256 of what a candidate was made with (recipe, held-out set, packages), as the log of the attempt has it."""
+    return policy_digest(dict(made))
+
+
 def class_of(document: Qualification, records: int) -> SizeClass | None:
     """The class that so many records belong to: the largest size they reach, within a factor of ten."""
     sizes = [found for found in document.classes if found.size <= records < REACH * found.size]

@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 from service.auth.service import Principal
 from service.cli.main import main
 from service.database import transaction
+from service.datasets.sources import dataset_digest
 from service.deletion import service as deletion
 from service.deletion.schemas import CreateRequest
 from service.errors import JobError
@@ -24,9 +25,11 @@ from service.registry.service import register_model
 from service.reports import service as reports
 from service.reports.schema import Report
 from service.reports.verify import verify_bundle
+from service.verification.qualification import rules_digest
 from service.verification.schema import EVALUATION, Check, Evaluation
 from service.verification.statistics import NotMeasurable
 from tests.e2e.world import RECIPE, write_digits
+from workers.modeling.training_record import package_versions, read_record
 from workers.planning.calibrated import NO_REFERENCES, References
 from workers.tasks import attest, materials, plan, publish, resolve, unlearn, verify
 from workers.tasks.work import Work
@@ -131,6 +134,21 @@ def test_without_a_pool_the_check_is_not_run_and_nothing_else_changes(posted: tu
     found = check_of(report.verification, "reference_auc")
     assert (found.role, found.verdict, found.reason) == ("diagnostic", "info", "not run: no references")
     assert report.grade == "A"
+
+
+def test_the_report_says_what_the_candidate_was_made_with(posted: tuple[str, str], shelf: Path) -> None:
+    request_id, job_id = posted
+    advance(job_id, resolve, plan, unlearn, verify, publish, attest)
+    report = Report.model_validate_json(reports.read_form(request_id, "json"))
+    made, record = report.attempts[0].made_with, read_record(shelf / "model")
+    assert made is not None
+    assert record is not None
+    held_out = dataset_digest(shelf / "holdout.parquet")
+    assert (made.recipe_digest, made.holdout_digest) == (record.recipe_digest, held_out)
+    assert made.packages == package_versions()
+    assert report.policy is not None
+    assert report.policy.rules_digest == rules_digest(report.policy.document)
+    assert verify_bundle(reports.read_form(request_id, "zip")).ok
 
 
 def test_a_model_that_is_served_rounded_is_judged_rounded(posted: tuple[str, str]) -> None:

@@ -12,7 +12,15 @@ from service.registry.models import Artefact, Version
 from service.registry.sequence import since_exact
 from service.reports.facts import AttemptFacts, JobEvidence
 from service.reports.ledger import alpha_of
-from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, ReviewPart, SequencePart, VersionPart
+from service.reports.schema import (
+    ArtefactPart,
+    DatasetPart,
+    MadeWithPart,
+    RetiredPart,
+    ReviewPart,
+    SequencePart,
+    VersionPart,
+)
 from service.reports.wagers import Published, sequence_of
 from service.verification.release import PUBLISHED_STATES
 from service.verification.schema import Evaluation
@@ -89,6 +97,7 @@ def _attempt(row: Attempt, work: Work, train_seconds: float | None) -> AttemptFa
         seed=row.seed,
         state=row.state,
         code_version=result.get("code_version"),
+        made_with=MadeWithPart.model_validate(result["made_with"]) if "made_with" in result else None,
         device=work.job.device,
         seconds=seconds,
         fraction_of_retrain=seconds / train_seconds if seconds and train_seconds else None,

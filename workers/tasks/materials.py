@@ -3,7 +3,7 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from workers.planning.calibrated import References
     from workers.planning.problems import Line
     from workers.references.tables import SideTable
+
+MADE_WITH = ("recipe_digest", "holdout_digest", "packages")
 
 log = structlog.get_logger(__name__)
 
@@ -124,6 +126,12 @@ def use_of(work: Work) -> "Use":
 
     scope, digests = work.job.scope or {}, (work.dataset.digest, work.dataset.holdout_digest)
     return made(work.model.task, recipe_of(work), digests, work.policy, scope["records"])
+
+
+def made_with(work: Work) -> dict[str, Any]:
+    """What a candidate of the job is made with beside data, policy and code: digests of recipe and held-out set, and
+    versions of packages. Kept with the attempt, since the model can be registered with others before it is judged."""
+    return use_of(work).model_dump(include=set(MADE_WITH))
 
 
 def references_of(work: Work) -> "References | NotMeasurable":

@@ -13,6 +13,7 @@ from service.database import clock, new_id
 from service.errors import JobError
 from service.jobs import events, leases
 from service.jobs.models import Attempt, Job
+from service.verification.qualification import made_with_digest
 from workers.tasks import materials
 from workers.tasks.broken import record_broken
 from workers.tasks.work import Work
@@ -43,7 +44,7 @@ def run(work: Work) -> None:
     except Exception as error:  # noqa: BLE001 - whatever broke this rung, the next one starts from the base weights
         record_broken(work, attempt_id, number, rung["method"], error)
         return
-    values = asdict(result) | {"out": str(candidate)}
+    values = asdict(result) | {"out": str(candidate), "made_with": materials.made_with(work)}
     _propose(work, attempt_id, number, candidate, values)
 
 
@@ -93,6 +94,7 @@ def _propose(work: Work, attempt_id: str, number: int, candidate: Path, result: 
             "digest": result["digest"],
             "seconds": result["seconds"],
         }
-        audit.record(session, "attempt.proposed", actor="worker", ref=work.job.id, data=data)
+        logged = data | {"made_with": made_with_digest(result["made_with"])}
+        audit.record(session, "attempt.proposed", actor="worker", ref=work.job.id, data=logged)
         events.emit(session, work.job.id, "attempt", state="proposed", **data)
         leases.move_on(session, work.job.id, "verify")

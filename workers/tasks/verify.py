@@ -58,9 +58,10 @@ def _judge(work: Work, attempt: Attempt) -> "tuple[Evaluation, dict[str, pa.Tabl
         references=materials.references_of(work),
         serve_precision=check_precision(work.model.serve_precision),
     )
-    use = materials.use_of(work)
-    # What has to be qualified is the code that made the candidate: another version of it may be judging.
-    use = use.model_copy(update={"code_version": (attempt.result or {}).get("code_version", use.code_version)})
+    # What has to be qualified is what made the candidate: other code and packages may be judging.
+    result = attempt.result or {}
+    made = {key: result[key] for key in ("code_version",) if key in result} | result.get("made_with", {})
+    use = materials.use_of(work).model_copy(update=made)
     return with_qualification(found, attempt.method, attempt.params, materials.qualifications_of(), use), tables
 
 

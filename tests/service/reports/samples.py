@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from service.audit.service import EMPTY_CHAIN, chain, leaf_hash_of, timestamp
 from service.reports.facts import AttemptFacts, JobEvidence, RequestFacts, TargetFacts
-from service.reports.schema import ArtefactPart, DatasetPart, RetiredPart, ReviewPart, VersionPart
+from service.reports.schema import ArtefactPart, DatasetPart, MadeWithPart, RetiredPart, ReviewPart, VersionPart
 from service.verification.policy import Policy
+from service.verification.qualification import made_with_digest
 from service.verification.schema import Basis, Check, Evaluation, ModelNumbers, Models, Records, SetNumbers, Traces
 from service.verification.verdict import decide, explain, judge
 
@@ -86,6 +87,7 @@ SINGLE = (
         | {"m": 1200, "cluster": "record", "clusters": None, "p_value": 1e-6}
     ),
 )
+MADE_WITH = MadeWithPart(recipe_digest="r" * 64, holdout_digest="h" * 64, packages={"torch": "2.3.0"})
 TRACES = Traces(record=True, log="kept", canaries=73, reserved=41, held_out="reserve", carried_on=True)
 PROVENANCE = Check(id="provenance", role="gate", statistic="training record", verdict="pass")
 
@@ -147,6 +149,7 @@ def attempts(published: str = "nabla_tau") -> list[AttemptFacts]:
         for step in range(0, 61, 4)
     ]
     common: dict[str, Any] = {"code_version": "0.1.0+g1a2b3c4", "device": "cpu", "peak_memory_bytes": 310_000_000}
+    common["made_with"] = MADE_WITH
     failing = evaluation(estimate=0.31, ci=(0.25, 0.37), ci95=(0.24, 0.38))
     passing = evaluation(basis="procedure") if published == "retrain" else evaluation()
     return [
@@ -302,6 +305,8 @@ def events(job: JobEvidence | None = None) -> list[dict[str, Any]]:
             "digest": attempt.digest,
             "seconds": attempt.seconds,
         }
+        if attempt.made_with is not None:
+            proposed["made_with"] = made_with_digest(attempt.made_with.model_dump())
         told = attempt.verification
         assert told is not None
         judged = {

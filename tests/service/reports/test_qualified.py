@@ -11,6 +11,7 @@ import pytest
 from service.reports import service, verify
 from service.reports.bundle import build_bundle
 from service.reports.facts import JobEvidence
+from service.reports.schema import Report
 from service.reports.signing import load_or_create_key
 from service.settings import get_settings
 from service.verification.policy import Policy
@@ -204,6 +205,40 @@ def _packages(part: dict[str, Any]) -> None:
     exchanged(part, document(packages={"torch": "2.2.0"}))
 
 
+def _looked_up(part: dict[str, Any], **changes: Any) -> None:
+    """A qualification of another line, looked up for that line: each fits the other, and neither what was run."""
+    exchanged(part, document(**changes))
+    stated(part)["use"].update(changes)
+
+
+def _recipe(part: dict[str, Any]) -> None:
+    _looked_up(part, recipe_digest="e" * 64)
+
+
+def _held_out(part: dict[str, Any]) -> None:
+    _looked_up(part, holdout_digest="e" * 64)
+
+
+def _other_packages(part: dict[str, Any]) -> None:
+    _looked_up(part, packages={"torch": "2.2.0"})
+
+
+def _said_to_fit(part: dict[str, Any]) -> None:
+    """And the attempt is said to have been made with that recipe."""
+    _recipe(part)
+    part["attempts"][1]["made_with"]["recipe_digest"] = "e" * 64
+
+
+def _silent(part: dict[str, Any]) -> None:
+    """As a report of an earlier version, which says nothing of it; the log does."""
+    _recipe(part)
+    part["attempts"][1]["made_with"] = None
+
+
+def _digest_of_rules(part: dict[str, Any]) -> None:
+    part["policy"]["rules_digest"] = "e" * 64
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
@@ -223,6 +258,12 @@ def _packages(part: dict[str, Any]) -> None:
         (_rules, "its qualification was looked up for another policy"),
         (_for_longer, "it is said to be valid for more than 90 days"),
         (_reserve, "its qualification was looked up for another held-out set"),
+        (_recipe, "its qualification was looked up for another recipe"),
+        (_held_out, "its qualification was looked up for another held-out set"),
+        (_other_packages, "its qualification was looked up for another set of packages"),
+        (_said_to_fit, "attempt 2: the log does not hold what it is said to have been made with"),
+        (_silent, "attempt 2: the log does not hold what it is said to have been made with"),
+        (_digest_of_rules, "the digest of the rules is not that of the policy in the report"),
         (_packages, "other packages: torch 2.2.0 (here 2.3.0)"),
     ],
 )
@@ -238,3 +279,27 @@ def test_a_grade_without_a_qualification_does_not_follow(template: tuple[Path, b
         part["verification"]["qualification"] = None
 
     assert any("the checks say pass grade C" in line for _, line in faults(template, stripped))
+
+
+def test_a_report_of_an_earlier_version_is_read_and_verified_as_before(tmp_path: Path) -> None:
+    """Neither it nor its log say what was made with what."""
+    job = samples.with_evaluation(samples.evidence(), evaluation())
+    job = job.model_copy(update={"attempts": [one.model_copy(update={"made_with": None}) for one in job.attempts]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LETHE_HOME", str(tmp_path))
+        get_settings.cache_clear()
+        service.write_job_evidence(job)
+        service.write_request_report(samples.request(), [samples.target()], samples.events(job), samples.NOW)
+        made = service.read_form(samples.REQUEST, "zip")
+    get_settings.cache_clear()
+
+    def without_news(part: dict[str, Any]) -> None:
+        del part["policy"]["rules_digest"]
+        for attempt in part["attempts"]:
+            del attempt["made_with"]
+
+    assert faults((tmp_path, made), without_news) == []
+    report = json.loads(members(made)["report.json"])
+    for part in (report, report["targets"][0]):
+        without_news(part)
+    assert Report.model_validate(report).attempts[1].made_with is None
