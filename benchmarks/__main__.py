@@ -13,7 +13,7 @@ from benchmarks.record import Result, machine
 
 NAMES = ("startup", "intake", "cost", "speed", "lineage", "sisa", "references", "deletions", "crosscheck")
 FINDINGS = tuple(f"reproduce-r{number}" for number in (1, 2, 3, 4, 5, 6, 8))
-LONG = ("gate", "gate-text", "gate-lm", "verification", "bar", "methods", "reproduce", *FINDINGS)
+LONG = ("gate", "gate-text", "gate-lm", "verification", "bar", "authors", "methods", "reproduce", *FINDINGS)
 """These train for a quarter of an hour or more, and run only by name."""
 
 
@@ -24,7 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--strict", action="store_true", help="exit 1 when a promised figure is missed")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run at all?")
     parser.add_argument("--interpreter", metavar="PYTHON", help="for crosscheck: a Python that has the other packages")
-    parser.add_argument("--data", metavar="DIR", type=Path, help="for bar and methods: Fashion-MNIST's four files")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="for bar and methods: Fashion-MNIST's four files; for authors: tofu and tokenizer",
+    )
     parser.add_argument("--world", metavar="NAME", action="append", default=[], help="for methods: this world alone")
     parser.add_argument("--seeds", metavar="N", type=int, help="for methods: the first N seeds alone")
     chosen = parser.parse_args(arguments)
@@ -44,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         given: dict[str, dict[str, Any]] = {
             "crosscheck": {"interpreter": chosen.interpreter},
             "bar": {"data": chosen.data},
+            "authors": {"data": chosen.data},
             "methods": {"data": chosen.data, "worlds": tuple(chosen.world), "seeds": chosen.seeds},
         }
         options = given.get(name, {})
