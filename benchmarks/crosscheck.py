@@ -1,8 +1,9 @@
 """Do our statistics and attacks agree with implementations that others wrote?
 
 The same questions, drawn once from a fixed seed, go to our functions and to scipy, scikit-learn, statsmodels,
-privacy-estimates, confidenceinterval and sacroml. They need not be installed beside Lethe: `--interpreter` names a
-Python that has them, and what is missing there is said. Every agreement has a largest difference that is allowed.
+privacy-estimates, confidenceinterval, sacroml and rouge-score. They need not be installed beside Lethe:
+`--interpreter` names a Python that has them, and what is missing there is said. Every agreement has a largest
+difference that is allowed.
 """
 
 import json
@@ -11,25 +12,29 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from benchmarks.record import Result, Target
 from service.verification.equivalence import equivalence
+from service.verification.exposure import exposure, ranks
 from service.verification.multiple import benjamini_hochberg, holm
 from service.verification.one_run import epsilon_from_rates
 from service.verification.proportions import Proportion, newcombe
 from service.verification.quantiles import clopper_pearson, student_quantile
 from service.verification.statistics import auc_design, clustered_auc, clustered_mean
+from workers.metrics.extraction import leak_at_k, queries_needed
 from workers.metrics.membership_auc import membership_auc
 from workers.metrics.reference_auc import calibrated_scores
+from workers.metrics.rouge import rouge_l
 from workers.metrics.tpr_at_fpr import OperatingPoint, tpr_at_fpr
 
 OTHERS = Path(__file__).parent / "crosscheck_others.py"
 COLUMNS = ("question", "asked", "figures", "largest difference", "allowed", "")
 LIMIT_SECONDS = 600
 MEMBERS, STRANGERS, REFERENCES, DRAWN = 400, 1500, 64, 40
+TEXTS, SAMPLES = 120, 20
 
 Question = dict[str, Any]
 
@@ -82,7 +87,28 @@ def questions() -> Question:
         "alpha": 0.1,
         "counts": _counts(draw),
         "lira": _references(draw),
+        "texts": _texts(draw),
+        "canaries": draw.normal(-1, 1, 72).tolist(),
+        "references": draw.normal(0, 1, 1024).tolist(),
+        "suffix_log_p": [-1e-9, *(-draw.exponential(8, 60)).tolist()],
+        "leaks": draw.binomial(SAMPLES, [0, 1, *draw.random(40)]).tolist(),
+        "k": [1, 5, SAMPLES],
     }
+
+
+def _texts(draw: np.random.Generator) -> list[list[str]]:
+    """Pairs of a text and its truth, with capitals, digits and marks; some are the same, some have nothing in common,
+    one of either is empty. ASCII, since rouge-score drops all other letters."""
+    words = [
+        f"{first}{second}" for first in ("Re", "lo", "ka", "12", "n") for second in ("turn", "Mp", "3", "-Y", "?!")
+    ]
+    pairs = [[_sentence(words, draw), _sentence(words, draw)] for _ in range(TEXTS)]
+    same, nothing = _sentence(words, draw), " ".join(["other"] * 7)
+    return [*pairs, [same, same], [same, nothing], ["", same], [same, "... !"]]
+
+
+def _sentence(words: list[str], draw: np.random.Generator) -> str:
+    return ", ".join(draw.choice(words, int(draw.integers(1, 30))).tolist())
 
 
 def _counts(draw: np.random.Generator) -> list[dict[str, int]]:
@@ -147,6 +173,23 @@ def _epsilon(asked: Question) -> list[float]:
     ]
 
 
+def _rouge(asked: Question, kind: Literal["recall", "f1"]) -> list[float]:
+    said, truths = zip(*asked["texts"], strict=True)
+    found: list[float] = rouge_l(said, truths, kind).tolist()
+    return found
+
+
+def _exposures(asked: Question) -> list[float]:
+    references = np.array(asked["references"])
+    bits: list[float] = exposure(ranks(np.array(asked["canaries"]), references), len(references)).tolist()
+    return bits
+
+
+def _leaks(asked: Question) -> list[list[float]]:
+    flags = np.arange(SAMPLES)[None, :] < np.array(asked["leaks"])[:, None]
+    return [leak_at_k(flags, k).tolist() for k in asked["k"]]
+
+
 COMPARED = (
     Compared("AUC", lambda asked: membership_auc(*_sides(asked)).auc, 1e-8),
     Compared(
@@ -174,6 +217,11 @@ COMPARED = (
     Compared("Benjamini-Hochberg", lambda asked: benjamini_hochberg(np.array(asked["p_values"])).tolist(), 1e-12),
     Compared("quantiles of Student's t", lambda asked: [student_quantile(*pair) for pair in asked["quantiles"]], 1e-6),
     Compared("epsilon from rates", _epsilon, 1e-9),
+    Compared("ROUGE-L recall", lambda asked: _rouge(asked, "recall"), 1e-12),
+    Compared("ROUGE-L F1", lambda asked: _rouge(asked, "f1"), 1e-12),
+    Compared("exposure", _exposures, 1e-12),
+    Compared("queries to extract", lambda asked: queries_needed(np.array(asked["suffix_log_p"])), 0.5),
+    Compared("leak at k", _leaks, 1e-9, "of 20 samples, as a hypergeometric chance"),
 )
 
 

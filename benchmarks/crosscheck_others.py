@@ -18,7 +18,8 @@ Question = dict[str, Any]
 
 
 def scipy_(asked: Question) -> dict[str, Any]:
-    """AUC from U, its bootstrap error, exact bounds, false discovery control, quantiles."""
+    """AUC from U, its bootstrap error, exact bounds, false discovery control, quantiles; exposure from shares of the
+    references that are no larger, extraction as geometric and hypergeometric chances."""
     stats = importlib.import_module("scipy.stats")
     members, others = np.array(asked["members"]), np.array(asked["others"])
 
@@ -28,6 +29,8 @@ def scipy_(asked: Question) -> dict[str, Any]:
     again = stats.bootstrap(
         (members, others), auc, n_resamples=1000, method="percentile", vectorized=False, rng=np.random.default_rng(0)
     )
+    references = asked["references"]
+    below = [stats.percentileofscore(references, loss, kind="weak") / 100 for loss in asked["canaries"]]
     bounds = [stats.binomtest(*pair).proportion_ci(0.95, "exact") for pair in asked["proportions"]]
     return {
         "AUC": auc(members, others),
@@ -35,6 +38,9 @@ def scipy_(asked: Question) -> dict[str, Any]:
         "Clopper-Pearson": [[float(one.low), float(one.high)] for one in bounds],
         "Benjamini-Hochberg": stats.false_discovery_control(asked["p_values"]).tolist(),
         "quantiles of Student's t": [float(stats.t.ppf(*pair)) for pair in asked["quantiles"]],
+        "exposure": [float(-np.log2(share + 1 / len(references))) for share in below],
+        "queries to extract": stats.geom.ppf(0.5, np.exp(asked["suffix_log_p"])).tolist(),
+        "leak at k": [[float(stats.hypergeom.sf(0, 20, found, k)) for found in asked["leaks"]] for k in asked["k"]],
     }
 
 
@@ -119,6 +125,17 @@ def _lira(asked: Question, metrics: Any) -> dict[str, Any]:
     return {"likelihood ratio, offline": chance[:, 1].tolist(), "its spread": float(spread), "its AUC": float(auc)}
 
 
+def rouge_score_(asked: Question) -> dict[str, Any]:
+    """Recall and F1 of the longest common subsequence, without stemming."""
+    package = importlib.import_module("rouge_score.rouge_scorer")
+    scorer = package.RougeScorer(["rougeL"], use_stemmer=False)
+    found = [scorer.score(truth, said)["rougeL"] for said, truth in asked["texts"]]
+    return {
+        "ROUGE-L recall": [float(one.recall) for one in found],
+        "ROUGE-L F1": [float(one.fmeasure) for one in found],
+    }
+
+
 ASKED: dict[str, Callable[[Question], dict[str, Any]]] = {
     "scipy": scipy_,
     "scikit-learn": sklearn_,
@@ -126,6 +143,7 @@ ASKED: dict[str, Callable[[Question], dict[str, Any]]] = {
     "privacy-estimates": privacy_estimates_,
     "confidenceinterval": confidenceinterval_,
     "sacroml": sacroml_,
+    "rouge-score": rouge_score_,
 }
 
 
