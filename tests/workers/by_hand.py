@@ -15,7 +15,7 @@ from tests.workers import factories
 from tests.workers.conftest import Line
 from workers.modeling.editing import Edit
 from workers.modeling.loading import load_model
-from workers.modeling.problem import Problem
+from workers.modeling.problem import Outcome, Problem
 from workers.modeling.tasks import Batch
 
 RATE = 0.02
@@ -56,6 +56,15 @@ class Parts:
 
 
 Term = Callable[[list[Parts], list[Parts]], Tensor]
+
+
+def run_beside(method: Any, params: ForgetPassesParams, term: Term, line: Line, out: Path) -> Outcome:
+    """Two steps of a method on ten records, whose weights are those of a bare loop that minimises `term`; answers what
+    the method says of itself."""
+    problem = line.problem(10)
+    outcome: Outcome = method(problem, params, factories.context(3), out)
+    assert_same_weights(out, line, two_steps(problem, params, 3, term))
+    return outcome
 
 
 def two_steps(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from service.catalogue.families.language import GradDiffParams, KlMinParams, WgaParams
 from tests.workers import factories
-from tests.workers.by_hand import SETTINGS_FREE, Parts, assert_same_weights, two_steps
+from tests.workers.by_hand import SETTINGS_FREE, Parts, run_beside
 from tests.workers.conftest import Line
 from workers.methods.grad_diff import grad_diff
 from workers.methods.kl_min import kl_min
@@ -54,10 +54,8 @@ def test_two_steps_are_those_of_a_bare_loop(
 ) -> None:
     method, made, own, term = case
     line: Line = request.getfixturevalue(kind)
-    problem, params = line.problem(10), made(**SETTINGS_FREE, **own)
-    outcome = method(problem, params, factories.context(3), tmp_path)
+    outcome = run_beside(method, made(**SETTINGS_FREE, **own), term, line, tmp_path)
     assert (outcome.steps, outcome.backward_passes) == (2, 2)
-    assert_same_weights(tmp_path, line, two_steps(problem, params, 3, term))
 
 
 def test_grad_diff_with_kl_is_kl_minimisation(chat_line: Line, tmp_path: Path) -> None:

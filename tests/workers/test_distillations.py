@@ -11,7 +11,7 @@ from torch import Tensor
 from service.catalogue.families.language import JensUnParams, UndialParams
 from service.errors import BadParameters
 from tests.workers import factories
-from tests.workers.by_hand import SETTINGS_FREE, Parts, assert_same_weights, two_steps
+from tests.workers.by_hand import SETTINGS_FREE, Parts, run_beside
 from tests.workers.conftest import Line
 from workers.methods.jensun import jensun, to_flat, to_text
 from workers.methods.undial import undial, without_truth
@@ -63,10 +63,8 @@ def test_two_steps_are_those_of_a_bare_loop(
 ) -> None:
     method, made, own, term = case
     line: Line = request.getfixturevalue(kind)
-    problem, params = line.problem(10), made(**SETTINGS_FREE, **own)
-    outcome = method(problem, params, factories.context(3), tmp_path)
+    outcome = run_beside(method, made(**SETTINGS_FREE, **own), term, line, tmp_path)
     assert outcome.forward_passes == 3 * 2
-    assert_same_weights(tmp_path, line, two_steps(problem, params, 3, term))
 
 
 def test_the_uniform_answer_is_at_0_and_certainty_has_its_closed_form() -> None:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from service.catalogue.families.language import NpoParams, SimNpoParams
-from tests.workers import factories
-from tests.workers.by_hand import SETTINGS_FREE, Parts, assert_same_weights, two_steps
+from tests.workers.by_hand import SETTINGS_FREE, Parts, run_beside
 from tests.workers.conftest import Line
 from workers.methods.npo import npo, preference
 from workers.methods.simnpo import simnpo, simple_preference
@@ -57,22 +56,16 @@ def simnpo_term(forget: list[Parts], retain: list[Parts]) -> Tensor:
 
 
 def test_two_steps_of_npo_are_those_of_a_bare_loop(chat_line: Line, tmp_path: Path) -> None:
-    problem, params = chat_line.problem(10), NpoParams(**SETTINGS_FREE, gamma=0.5)
-    outcome = npo(problem, params, factories.context(3), tmp_path)
+    outcome = run_beside(npo, NpoParams(**SETTINGS_FREE, gamma=0.5), npo_term, chat_line, tmp_path)
     # Two batches a step, and one pass for what the served model says of the forgotten texts: no second model.
     assert outcome.forward_passes == 2 * 2 + 1
-    assert_same_weights(tmp_path, chat_line, two_steps(problem, params, 3, npo_term))
 
 
 def test_two_steps_of_npo_with_kl(chat_line: Line, tmp_path: Path) -> None:
-    problem, params = chat_line.problem(10), NpoParams(**SETTINGS_FREE, gamma=1.0, retain_term="kl")
-    outcome = npo(problem, params, factories.context(3), tmp_path)
-    assert outcome.forward_passes == 3 * 2 + 1
-    assert_same_weights(tmp_path, chat_line, two_steps(problem, params, 3, npo_kl_term))
+    params = NpoParams(**SETTINGS_FREE, gamma=1.0, retain_term="kl")
+    assert run_beside(npo, params, npo_kl_term, chat_line, tmp_path).forward_passes == 3 * 2 + 1
 
 
 def test_two_steps_of_simnpo_are_those_of_a_bare_loop(chat_line: Line, tmp_path: Path) -> None:
-    problem, params = chat_line.problem(10), SimNpoParams(**SETTINGS_FREE, delta=0.3)
-    outcome = simnpo(problem, params, factories.context(3), tmp_path)
-    assert outcome.forward_passes == 2 * 2
-    assert_same_weights(tmp_path, chat_line, two_steps(problem, params, 3, simnpo_term))
+    params = SimNpoParams(**SETTINGS_FREE, delta=0.3)
+    assert run_beside(simnpo, params, simnpo_term, chat_line, tmp_path).forward_passes == 2 * 2

@@ -7,7 +7,7 @@ from service.verification.statistics import Array, Auc, NotMeasurable, clustered
 from service.verification.verdict import NOT_RUN
 from workers.metrics.text_attacks import min_k_scores, reference_scores, zlib_scores
 from workers.planning.calibrated import Calibration, judged_sets
-from workers.planning.checks import NO_HELD_OUT
+from workers.planning.checks import NO_HELD_OUT, auc_check
 from workers.planning.comparisons import Line
 from workers.planning.score_tables import FORGET, HELD_OUT, ModelScores, SetScores
 
@@ -78,20 +78,8 @@ def _check(name: str, found: Auc | NotMeasurable, line: Line, alpha: float) -> C
     if isinstance(found, NotMeasurable):
         n, m = len(line.original[FORGET]), len(line.original[HELD_OUT]) if line.has_held_out else None
         return Check(id=name, role="diagnostic", statistic=_STATISTICS[name], n=n, m=m, reason=found.reason)
-    return Check(
-        id=name,
-        role="diagnostic",
-        statistic=_STATISTICS[name],
-        estimate=found.auc,
-        alpha=alpha,
-        ci=found.interval(1 - 2 * alpha),
-        ci95=found.interval(0.95),
-        n=found.n,
-        m=found.m,
-        cluster="subject",
-        clusters=found.clusters,
-        p_value=found.p_value(),
-    )
+    made = auc_check(name, found, alpha, margin=None, statistic=_STATISTICS[name])
+    return made.model_copy(update={"p_value": found.p_value()})
 
 
 def _value(found: Auc | NotMeasurable) -> float | None:
