@@ -151,6 +151,21 @@ def test_the_report_says_what_the_candidate_was_made_with(posted: tuple[str, str
     assert verify_bundle(reports.read_form(request_id, "zip")).ok
 
 
+def test_what_has_to_be_qualified_is_what_made_the_candidate(posted: tuple[str, str]) -> None:
+    """The workers were updated between the attempt and its judgement."""
+    _, job_id = posted
+    advance(job_id, resolve, plan, unlearn)
+    work = work_on(job_id, verify)
+    (attempt,) = work.attempts()
+    now = materials.use_of(work)
+    assert verify._use_of(work, attempt) == now
+    made = {"packages": {"torch": "1.0"}, "recipe_digest": "r" * 64, "holdout_digest": None}
+    attempt.result = {"code_version": "0.1", "made_with": made}
+    assert verify._use_of(work, attempt) == now.model_copy(update=made | {"code_version": "0.1"})
+    attempt.result = {}  # an attempt of an earlier version of the service says nothing of it
+    assert verify._use_of(work, attempt) == now
+
+
 def test_a_model_that_is_served_rounded_is_judged_rounded(posted: tuple[str, str]) -> None:
     request_id, job_id = posted
     with transaction() as session:

@@ -12,7 +12,7 @@ from service.database import clock
 from service.errors import JobError
 from service.jobs import events, leases
 from service.jobs.models import Attempt, Job
-from service.verification.schema import Evaluation
+from service.verification.schema import Evaluation, Use
 from workers.tasks import materials
 from workers.tasks.broken import record_broken
 from workers.tasks.work import Work
@@ -58,11 +58,15 @@ def _judge(work: Work, attempt: Attempt) -> "tuple[Evaluation, dict[str, pa.Tabl
         references=materials.references_of(work),
         serve_precision=check_precision(work.model.serve_precision),
     )
-    # What has to be qualified is what made the candidate: other code and packages may be judging.
+    documents = materials.qualifications_of()
+    return with_qualification(found, attempt.method, attempt.params, documents, _use_of(work, attempt)), tables
+
+
+def _use_of(work: Work, attempt: Attempt) -> Use:
+    """What has to be qualified is what made the candidate: other code and packages may be judging."""
     result = attempt.result or {}
     made = {key: result[key] for key in ("code_version",) if key in result} | result.get("made_with", {})
-    use = materials.use_of(work).model_copy(update=made)
-    return with_qualification(found, attempt.method, attempt.params, materials.qualifications_of(), use), tables
+    return materials.use_of(work).model_copy(update=made)
 
 
 def _write_tables(folder: Path, tables: "dict[str, pa.Table]") -> None:
