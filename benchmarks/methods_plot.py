@@ -43,8 +43,7 @@ def draw(measurements: Sequence[Row], world: str, path: Path) -> None:
 def _panel(axis: Any, rows: Sequence[Row], title: str) -> None:
     by_name = {row["model"]: row for row in rows}
     shown = sorted((row for row in rows if "cost" in row), key=_cost)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
+    _scales(axis)
     for row in shown:
         colour = _COLOURS[_commonest(row["verdicts"])]
         marker = "D" if row["model"] == ORACLE else _MARKERS[row["kind"]]
@@ -60,6 +59,18 @@ def _panel(axis: Any, rows: Sequence[Row], title: str) -> None:
     axis.set_title(f"{title} ({rows[0]['forgotten']} records)", loc="left")
     axis.set_xlabel("CPU of the attempt / of a retrain")
     axis.set_ylabel("loss gap to retrains,\n95th percentile over records, nats")
+
+
+def _scales(axis: Any) -> None:
+    """Both logarithmic, with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    for each in (axis.xaxis, axis.yaxis):
+        each.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        each.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        each.set_minor_formatter(NullFormatter())
 
 
 def _label(axis: Any, rows: Sequence[Row]) -> None:

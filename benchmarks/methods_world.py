@@ -164,6 +164,8 @@ def _drawn(plan: Plan, folder: Path) -> dict[str, list[list[str]]]:
 
 def train_world(world: MethodWorld, tell: Callable[[str], None]) -> None:
     """Train what is missing: served models, the pool, retrains. `tell` is called with a line before each."""
+    import workers.references.members  # noqa: F401 - here once, and not again in each process that is forked
+
     name = world.plan.name
     for seed in range(world.plan.seeds):
         if not world.served(seed).is_dir():
