@@ -128,6 +128,7 @@ def _row(
     result.rows.append([told, *texts, f"{np.median(ratios):.3g}"])
     result.measurements.append(
         {"authors": count, "model": name, "rate": rate, "utility": utility, "p": p, "distance": distance}
+        | {"probability": [one["utility"] for one in found]}
         | {"forget_loss": losses, "truth_ratio": ratios}
     )
 
@@ -145,7 +146,10 @@ def _conclude(result: Result, counts: Sequence[int]) -> None:
     high = max(rates)
     ascent, alone, kept = (median("utility", name, most, high) for name in (ASCENT, ALONE, NPO))
     quality = max(median("p", NPO, min(counts), rate) for rate in rates)
+    # There is nothing to forget of answers that the untouched model does not know.
+    known = [value for one in result.measurements if one["model"] == DO_NOTHING for value in one["probability"]]
     result.targets += [
+        Target("untouched: probability of an answer, a root by length", min(known), 0.8, at_most=False),
         Target(f"{most} authors: utility after ascent", ascent, 0.1),
         Target(f"{most} authors: utility, NPO alone over ascent", alone - ascent, 0.0, at_most=False),
         Target(f"{most} authors: utility after NPO", kept, 0.8, at_most=False),

@@ -128,6 +128,8 @@ def test_r3_is_reproduced_only_where_datamodels_are_ahead_and_oracles_further() 
 def test_r8_tells_slower_collapse_from_faster() -> None:
     def concluded(ascent: float, alone: float) -> str:
         result = Result("r8", "", 1, (), settings={"rates": (0.3,)})
+        known = {"model": reproduce_r8.DO_NOTHING, "authors": 1, "rate": None, "probability": [0.9]}
+        result.measurements.append(known)
         for count in (1, 10):
             for model, utility in ((reproduce_r8.ASCENT, ascent), (reproduce_r8.ALONE, alone), (reproduce_r8.NPO, 0.9)):
                 result.measurements.append(
