@@ -23,7 +23,7 @@ from service.datasets.records import known_ids, read_record_ids
 from service.errors import BadDataset, BadModel, BadParameters, Conflict
 from service.registry import placement, pools, repository
 from service.registry.directories import RECORD_IDS, ModelFacts, check_labels, check_model
-from service.registry.judged import refuse_unjudged
+from service.registry.judged import refuse_unjudged, weights_of
 from service.registry.manifests import describe_version
 from service.registry.models import Model, Version
 from service.registry.recipes import read_recipe, recipe_of
@@ -184,7 +184,7 @@ def _store_further(session: Session, model: Model, bundle: _Bundle, now: datetim
     serving = repository.serving_version(session, model)
     if len(datasets.tombstones(session, model.id)) != bundle.forgotten:
         raise Conflict(f"model {model.name!r} has forgotten further records meanwhile; try again")
-    _refuse_retired(session, model, bundle.weights.digest, serving)
+    _refuse_retired(session, model, bundle.manifest, serving)
     refuse_unjudged(session, bundle.manifest, bundle.precision or model.serve_precision)
     recipe, dataset = recipe_of(model, serving), session.get_one(Dataset, model.dataset_id)
     if datasets.is_same(dataset, bundle.dataset):
@@ -225,10 +225,14 @@ def _end_references(
         pools.end_pool(session, model, now, actor=actor, why="the model has another recipe")
 
 
-def _refuse_retired(session: Session, model: Model, digest: str, serving: Version) -> None:
-    query = select(Version).where(Version.model_id == model.id, Version.digest == digest, Version.id != serving.id)
+def _refuse_retired(session: Session, model: Model, manifest: dict[str, Any], serving: Version) -> None:
+    """Known by its weights: a file added to the directory makes no other model of it."""
+    weights = weights_of(manifest)
+    if weights == weights_of(serving.manifest):
+        return
+    query = select(Version).where(Version.model_id == model.id, Version.destroy_by.is_not(None))
     for version in session.scalars(query):
-        if version.destroy_by is not None:
+        if weights_of(version.manifest) == weights:
             raise Conflict(
                 f"this directory is version {version.number} of {model.name!r}, which a deletion has retired"
             )

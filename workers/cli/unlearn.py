@@ -71,7 +71,6 @@ def unlearn(
 ) -> None:
     """Run one method, or with --method auto the service's ladder and gate; exit 0 when a candidate was written."""
     from service.verification.policy import load_policy
-    from workers.planning.attempt import run_attempt
     from workers.planning.problems import build_problem
 
     chosen = _params(method, params)
@@ -91,14 +90,23 @@ def unlearn(
             told = _climb(problem, line, context, rules, out, gate, documents)
         else:
             state = _state_folder(out, problem, references, corrected)
-            told = _described(run_attempt(method, chosen, problem, replace(context, scratch=state), out))
-            shutil.rmtree(state, ignore_errors=True)
+            told = _attempt(method, chosen, problem, replace(context, scratch=state), out)
     if as_json:
         print_json(told)
     else:
         typer.echo(_sentence(told))
     if not told.get("out"):
         raise typer.Exit(1)
+
+
+def _attempt(method: str, params: dict[str, Any], problem: "Problem", context: "Context", out: Path) -> dict[str, Any]:
+    """Run a single method; the state that it kept goes once the candidate is there."""
+    from workers.planning.attempt import run_attempt
+
+    told = _described(run_attempt(method, params, problem, context, out))
+    if context.scratch is not None:
+        shutil.rmtree(context.scratch, ignore_errors=True)
+    return told
 
 
 def _state_folder(out: Path, problem: "Problem", references: Path | None, corrected: Path | None) -> Path:

@@ -121,6 +121,10 @@ def test_a_version_that_a_deletion_retired_cannot_come_back(database_url: str, t
     register_images(tmp_path, path=image_model(tmp_path / "new", fill=1), data=data)
     with pytest.raises(Conflict, match="version 1 of 'digits', which a deletion has retired"):
         register_images(tmp_path, path=Path(first.path), data=data)
+    again = Path(shutil.copytree(first.path, tmp_path / "again"))
+    (again / "README.md").write_text("another digest, the same weights")
+    with pytest.raises(Conflict, match="version 1 of 'digits', which a deletion has retired"):
+        register_images(tmp_path, path=again, data=data)
 
 
 @pytest.mark.parametrize(
