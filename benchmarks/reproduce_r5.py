@@ -181,11 +181,11 @@ def _conclude(result: Result) -> None:
     gain = values("all three strata", REFINED) - values("all three strata", NEGATIVE)
     error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float("inf")
     result.targets.append(
-        Target("RUM with NegGrad+ over NegGrad+, in standard errors", gain.mean() / error, 2.0, False)
+        Target("RUM with NegGrad+ over NegGrad+, in standard errors", float(gain.mean()) / error, 2.0, False)
     )
     memory = all(falls[f"memorization {model}"] for model in METHODS)
     tangled = all(falls[f"entanglement {model}"] for model in METHODS)
-    helps = gain.mean() > 2 * error
+    helps = bool(gain.mean() > 2 * error)
     result.settings["outcome"] = {
         "falls with memorization": outcome(memory),
         "falls with entanglement": outcome(tangled),
@@ -196,6 +196,7 @@ def _conclude(result: Result) -> None:
         f"tug of war falls with memorization: {told['falls with memorization']}; with entanglement: "
         f"{told['falls with entanglement']}; refining helps: {told['refining helps']}, "
         f"RUM with NegGrad+ {gain.mean():+.4f} (standard error {error:.4f}, {len(gain)} seeds) over NegGrad+",
-        "median (lowest-highest) over seeds; doing nothing falls with memorization as well: its tug of war says how "
+        "median (lowest-highest), three seeds a stratum, five for the union; "
+        "doing nothing falls with memorization as well: its tug of war says how "
         "much there is to forget, not how hard it is; SalUn without its bound, NegGrad+ with its cap",
     ]
