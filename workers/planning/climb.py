@@ -70,6 +70,7 @@ def climb(
         edits=record.edits if record else 0,
         edited_records=record.edited_records if record else 0,
         unqualified=unqualified(policy, qualifications, use),
+        has_references=problem.references is not None,
     )
     plan = plan_ladder(policy, case)
     attempts: list[dict[str, Any]] = []
