@@ -33,6 +33,7 @@ from workers.modeling.problem import Context, Problem
 from workers.modeling.records import Records, held_out_key, split_held_out
 from workers.modeling.training_record import read_record
 from workers.planning.attempt import AttemptResult, run_attempt
+from workers.planning.choice import leave_as_classes
 from workers.planning.costs import exact_options
 from workers.planning.ladder import Situation, plan_ladder
 from workers.planning.problems import Line, build_problem, open_line
@@ -218,10 +219,14 @@ class Cell:
             has_held_out=True,
             exact=exact_options(self.problem.base_dir, self.world.recipe, self.ids),
             train_seconds=record.seconds if record else None,
-            has_references=True,
+            has_references=not self._as_classes(),
         )
         plan = plan_ladder(Policy(), case)
         return {"rungs": [rung.model_dump(mode="json") for rung in plan.rungs], "why": plan.why}
+
+    def _as_classes(self) -> bool:
+        people = self.line.people
+        return "label" in people.roles and leave_as_classes(people.column("label"), people.rows_of(self.ids))
 
 
 def _run(method: str, problem: Problem, seed: int, out: Path) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """What the planner expects of approximate attempts, from what earlier ones cost and how many passed."""
 
+import numpy as np
 import pytest
 
 from tests.workers.test_ladder import REPLAY, RETRAIN, names, plan
-from workers.planning.choice import Past, chance_of, expected_share, order_for, worth_trying
+from workers.planning.choice import Past, chance_of, expected_share, leave_as_classes, order_for, worth_trying
 
 GOOD, HOPELESS, DEAR = Past(10, 9, 0.1), Past(20, 0, 0.2), Past(10, 9, 1.2)
 
@@ -32,6 +33,15 @@ def test_references_give_each_record_its_own_aim() -> None:
     assert names(made) == ["nabla_tau_ref", "nabla_tau", "retrain"]
     assert "references say what to aim at" in made.why
     assert "nabla_tau_ref" not in plan().alternatives
+
+
+def test_classes_that_leave_are_no_aim_for_references() -> None:
+    labels = [0, 0, 0, 1, 1, 2, 2, 2]
+    assert leave_as_classes(labels, np.array([3, 4]))
+    assert leave_as_classes(labels, np.array([0, 1, 2, 5]))  # three of four
+    assert not leave_as_classes(labels, np.array([3, 4, 0, 5]))  # two of four
+    assert not leave_as_classes(labels, np.array([0, 1, 5]))
+    assert not leave_as_classes(labels, np.array([], dtype=np.int64))
 
 
 def test_a_model_whose_attempts_never_pass_goes_exact_and_says_why() -> None:

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 USUAL_SHARE = 0.2
 """What an approximate attempt is taken to cost of a training where none was timed."""
 _PRIOR = 1.0
@@ -25,6 +28,15 @@ def order_for(has_references: bool) -> tuple[str, ...]:
     """
     aimed = ("nabla_tau_ref",) if has_references else ()
     return (*aimed, "nabla_tau", "negative_gradient_plus")
+
+
+def leave_as_classes(labels: ArrayLike, forgotten: NDArray[np.int64]) -> bool:
+    """Whether most of the forgotten records, positions among the labels [N], belong to classes of which nothing stays.
+
+    What references say of such records is no aim: each of them was trained on others of the class.
+    """
+    known = np.asarray(labels)
+    return bool(np.mean(~np.isin(known[forgotten], np.delete(known, forgotten))) > 0.5) if len(forgotten) else False
 
 
 def share_of(method: str, past: Mapping[str, Past]) -> float:

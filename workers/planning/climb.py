@@ -17,6 +17,7 @@ from workers.modeling.problem import Context, Problem
 from workers.modeling.training_record import read_record
 from workers.planning.attempt import AttemptResult, run_attempt
 from workers.planning.calibrated import NO_REFERENCES, References
+from workers.planning.choice import leave_as_classes
 from workers.planning.costs import exact_options
 from workers.planning.evaluation import evaluate
 from workers.planning.ladder import Plan, Rung, Situation, plan_ladder
@@ -70,7 +71,7 @@ def climb(
         edits=record.edits if record else 0,
         edited_records=record.edited_records if record else 0,
         unqualified=unqualified(policy, qualifications, use),
-        has_references=problem.references is not None,
+        has_references=problem.references is not None and not _as_classes(problem, line),
     )
     plan = plan_ladder(policy, case)
     attempts: list[dict[str, Any]] = []
@@ -83,6 +84,12 @@ def climb(
             return Climbed(plan, attempts, None)
         publish_directory(Path(passed.out), out)
     return Climbed(plan, attempts, replace(passed, out=str(out)))
+
+
+def _as_classes(problem: Problem, line: Line) -> bool:
+    """Whether the forgotten records leave as whole classes."""
+    people = line.people
+    return "label" in people.roles and leave_as_classes(people.column("label"), people.rows_of(problem.people.ids))
 
 
 def _climb(

@@ -60,9 +60,17 @@ def situation_of(work: Work) -> "Situation":
             check_precision(work.model.serve_precision),
         ),
         alarm=_alarm(work),
-        has_references=materials.method_references_of(work) is not None,
+        has_references=materials.method_references_of(work) is not None and not _as_classes(work),
         past=_past(work),
     )
+
+
+def _as_classes(work: Work) -> bool:
+    """Whether the forgotten records leave as whole classes. Asked only of a model with a pool: it reads the data."""
+    from workers.planning.choice import leave_as_classes
+
+    records = materials.training_records(work)
+    return "label" in records.roles and leave_as_classes(records.column("label"), records.rows_of(work.forget_ids()))
 
 
 def _past(work: Work) -> "dict[str, Past]":
