@@ -75,9 +75,16 @@ def _work(kind: str, claim: dict[str, Any]) -> Callable[[], None]:
 
 
 def preload() -> None:
-    """Import what heavy work needs, and put it out of the garbage collector's sight, so that forks share its pages."""
+    """Import what heavy work needs, and put it out of the garbage collector's sight, so that forks share its pages.
+
+    Which code and packages these are is noted now: an update on disk does not change what has been imported.
+    """
+    from workers.modeling.code_version import code_version, package_versions
+
     for name in _PRELOADED:
         import_module(name)
+    code_version()
+    package_versions()
     gc.collect()
     gc.freeze()
 

@@ -22,6 +22,11 @@ def weights_of(manifest: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(digest for name, digest in listed.items() if name.endswith(".safetensors"))
 
 
+def holds(weights: frozenset[str], others: frozenset[str]) -> bool:
+    """Whether all of the other weights are among these: files that nothing loads may lie beside them."""
+    return bool(others) and others <= weights
+
+
 def refuse_unjudged(session: Session, manifest: Mapping[str, Any], precision: str) -> None:
     """Raises Conflict where these weights were judged by measurement, and in none of the judgements in `precision`.
 
@@ -29,7 +34,7 @@ def refuse_unjudged(session: Session, manifest: Mapping[str, Any], precision: st
     back, and weights that no job has judged are served as their owner says.
     """
     weights = weights_of(manifest)
-    found = [row for row in session.execute(_JUDGED) if weights and weights_of({"files": row.files}) == weights]
+    found = [row for row in session.execute(_JUDGED) if holds(weights, weights_of({"files": row.files}))]
     measured = [row for row in found if row.basis == "measurement"]
     if len(measured) < len(found) or not measured or any((row.precision or FULL) == precision for row in measured):
         return

@@ -23,7 +23,7 @@ from service.datasets.records import known_ids, read_record_ids
 from service.errors import BadDataset, BadModel, BadParameters, Conflict
 from service.registry import placement, pools, repository
 from service.registry.directories import RECORD_IDS, ModelFacts, check_labels, check_model
-from service.registry.judged import refuse_unjudged, weights_of
+from service.registry.judged import holds, refuse_unjudged, weights_of
 from service.registry.manifests import describe_version
 from service.registry.models import Model, Version
 from service.registry.recipes import read_recipe, recipe_of
@@ -232,7 +232,7 @@ def _refuse_retired(session: Session, model: Model, manifest: dict[str, Any], se
         return
     query = select(Version).where(Version.model_id == model.id, Version.destroy_by.is_not(None))
     for version in session.scalars(query):
-        if weights_of(version.manifest) == weights:
+        if holds(weights, weights_of(version.manifest)):
             raise Conflict(
                 f"this directory is version {version.number} of {model.name!r}, which a deletion has retired"
             )

@@ -114,11 +114,11 @@ class VerificationPolicy(_Section):
     canary_rate: Annotated[dict[str, Rate], Sizes] = {"305": 0.12, "73": 0.15}
     qualification: Literal["off", "required"] = "off"
     extraction_margin: Annotated[dict[str, Margin], Sizes] = {"300": 0.05, "75": 0.10, "33": 0.15}
-    extraction_p: float = Field(0.01, gt=0, le=0.05)
+    extraction_p: float = Field(0.01, ge=0.001, le=0.05)
     exposure_lowest: float = Field(0.9, ge=0, le=1.4)
     exposure_highest: float = Field(2.4, ge=1.5, le=3.5)
-    exposure_control: float = Field(4.0, gt=2, le=8)
-    fewest_values: int = Field(20, ge=10, le=1000)
+    exposure_control: float = Field(4.0, gt=2, le=5)
+    fewest_values: int = Field(20, ge=10, le=24)
 
     @model_validator(mode="after")
     def _control_is_beyond(self) -> "VerificationPolicy":

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import BadParameters
-from service.verification.policy import policy_digest
+from service.verification.policy import VerificationPolicy, policy_digest
 from service.verification.schema import Interval, Outcome, Qualified, QualifiedVerdict, Use, Verdict
 
 VALID = timedelta(days=90)
@@ -238,8 +238,10 @@ def rules_digest(policy: Mapping[str, Any]) -> str:
     """SHA-256 of the part of a policy, as JSON, that candidates are made and measured by.
 
     Whether it asks for a qualification, when jobs start and how long things are kept change nothing that was measured.
+    A policy that was stored before a field was known has that field's default.
     """
-    rules = {name: value for name, value in policy["verification"].items() if name != "qualification"}
+    known = VerificationPolicy.model_validate(policy["verification"]).model_dump(mode="json")
+    rules = {name: value for name, value in known.items() if name != "qualification"}
     return policy_digest({"attempts": policy["ladder"]["approximate_attempts"], "verification": rules})
 
 

@@ -65,6 +65,7 @@ def test_each_piece_of_work_gets_a_process_and_one_server_forks_them_all(sqlite_
 
 def test_work_is_killed_before_the_fork_too(server: ForkServer) -> None:
     os.close(_start(server))
+    assert not server.free(), "it has work, though it has not forked yet"
     with pytest.raises(subprocess.TimeoutExpired):
         server.wait(0.01)  # it is still importing
     server.kill()
@@ -86,8 +87,9 @@ def test_what_was_forked_dies_with_its_server(hanging: None, server: ForkServer)
 
 def test_a_server_outlives_what_it_forked(hanging: None, server: ForkServer) -> None:
     os.close(_start(server))
-    while not _children(server.pid):
-        time.sleep(0.05)
+    while not server.forked:
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(0.1)
     server.kill()
     assert server.wait(0) == -signal.SIGKILL
     assert server.free(), "the server forks on"

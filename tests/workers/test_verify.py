@@ -29,7 +29,8 @@ from service.verification.qualification import rules_digest
 from service.verification.schema import EVALUATION, Check, Evaluation
 from service.verification.statistics import NotMeasurable
 from tests.e2e.world import RECIPE, write_digits
-from workers.modeling.training_record import package_versions, read_record
+from workers.modeling.code_version import package_versions
+from workers.modeling.training_record import read_record
 from workers.planning.calibrated import NO_REFERENCES, References
 from workers.tasks import attest, materials, plan, publish, resolve, unlearn, verify
 from workers.tasks.work import Work

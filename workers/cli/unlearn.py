@@ -116,6 +116,7 @@ def _state_folder(out: Path, problem: "Problem", references: Path | None, correc
     """
     from workers.modeling.code_version import code_version
     from workers.modeling.directories import directory_digest, sha256_json
+    from workers.modeling.recipe import recipe_digest
 
     made_from = [
         code_version(),
@@ -123,6 +124,7 @@ def _state_folder(out: Path, problem: "Problem", references: Path | None, correc
         problem.data_digest,
         problem.holdout_digest,
         problem.columns,
+        recipe_digest(problem.recipe) if problem.recipe is not None else None,
         str(references.resolve()) if references is not None else None,
         digest_of(corrected) if corrected is not None else None,
     ]

@@ -22,12 +22,13 @@ from workers.lineage.duplicates import near_duplicates_of, read_duplicates
 from workers.lineage.events import EVENTS
 from workers.lineage.facts import FACTS, LOG, RECORDS, Lineage
 from workers.lineage.log import OrderLog, read_log, write_log
+from workers.modeling.code_version import package_versions
 from workers.modeling.directories import sha256_file, write_atomic
 from workers.modeling.observing import MicroBatch
 from workers.modeling.problem import Context
 from workers.modeling.recipe import recipe_digest
 from workers.modeling.records import STORED_BYTES, Records, stored_hashes
-from workers.modeling.training_record import package_versions, read_record
+from workers.modeling.training_record import read_record
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Which code trains and unlearns, without torch: plans are made by it too."""
+"""Which code and packages train and unlearn, without torch: plans are made by it too."""
 
 import functools
+import platform
 from importlib import metadata
 from pathlib import Path
 
@@ -18,3 +19,10 @@ def code_version() -> str:
     except metadata.PackageNotFoundError:
         version = "0"
     return f"{version}+src.{digest[:16]}"
+
+
+@functools.cache
+def package_versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    names = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "pillow")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}

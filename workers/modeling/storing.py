@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from service.catalogue.recipes import Recipe
-from workers.modeling.code_version import code_version
+from workers.modeling.code_version import code_version, package_versions
 from workers.modeling.fresh import Provenance
 from workers.modeling.loading import LoadedModel, save_model, weight_files
 from workers.modeling.observing import LineageFacts
@@ -17,7 +17,6 @@ from workers.modeling.records import Records
 from workers.modeling.training import Fitted
 from workers.modeling.training_record import (
     TrainingRecord,
-    package_versions,
     weights_digest,
     write_exposures,
     write_record,

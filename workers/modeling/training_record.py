@@ -4,10 +4,7 @@
 a batch: record_id and exposures (times seen; null where the maker is unknown).
 """
 
-import functools
 import hashlib
-import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,10 +125,3 @@ def weights_digest(files: list[Path]) -> str:
 def forget_digest(ids: NDArray[Any]) -> str:
     """SHA-256 over the sorted record ids, one a line."""
     return hashlib.sha256("".join(f"{name}\n" for name in sorted(map(str, ids))).encode()).hexdigest()
-
-
-@functools.cache
-def package_versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    names = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}

@@ -19,7 +19,7 @@ from service.catalogue.methods import find_method
 from service.catalogue.specs import MethodSpec
 from service.errors import BadParameters, JobError
 from workers.lineage.recorder import carry_over
-from workers.modeling.code_version import code_version
+from workers.modeling.code_version import code_version, package_versions
 from workers.modeling.directories import building, directory_digest
 from workers.modeling.loading import load_task, weight_files
 from workers.modeling.problem import Context, Outcome, Problem
@@ -28,7 +28,6 @@ from workers.modeling.training_record import (
     TrainingRecord,
     Unlearning,
     forget_digest,
-    package_versions,
     read_exposures,
     read_record,
     weights_digest,

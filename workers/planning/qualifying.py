@@ -11,9 +11,8 @@ from service.verification.policy import Policy
 from service.verification.qualification import Qualification, find_qualification, rules_digest
 from service.verification.schema import Evaluation, Qualified, Use
 from service.verification.verdict import decide, explain
-from workers.modeling.code_version import code_version
+from workers.modeling.code_version import code_version, package_versions
 from workers.modeling.recipe import recipe_digest
-from workers.modeling.training_record import package_versions
 from workers.planning.parameters import full_params
 
 Documents = Sequence[Qualification]

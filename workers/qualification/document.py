@@ -12,12 +12,11 @@ from typing import Any
 
 from service.errors import BadParameters, Cancelled
 from service.verification.qualification import VALID, Counts, Qualification, SizeClass, judged, rules_digest
-from workers.modeling.code_version import code_version
+from workers.modeling.code_version import code_version, package_versions
 from workers.modeling.directories import canonical_json, directory_digest, write_atomic
 from workers.modeling.problem import Context, Progress
 from workers.modeling.progress import part_of, timed
 from workers.modeling.recipe import recipe_digest
-from workers.modeling.training_record import package_versions
 from workers.planning.problems import Line
 from workers.qualification.costs import Cost, cost_of
 from workers.qualification.designs import (

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from threading import Lock
 
 _LAST_SECONDS = 60.0
+_NO_ANSWER = 1
 
 
 class ForkServer:
@@ -29,6 +30,7 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._channel, theirs = socket.socketpair()
+        self._busy = False
         self._pid: int | None = None
         self._code: int | None = None
         with theirs:
@@ -46,11 +48,11 @@ class ForkServer:
 
     def start(self, arguments: list[str], pipe: int) -> None:
         """Ask for a process that calls `workers.runner.main` with these and a copy of the pipe's writing end."""
-        self._pid = self._code = None
+        self._busy, self._pid, self._code = True, None, None
         try:
             socket.send_fds(self._channel, [json.dumps(arguments).encode() + b"\n"], [pipe])
         except BrokenPipeError:
-            self._code = self._server.wait()
+            self._code = self._server.wait() or _NO_ANSWER
 
     def wait(self, timeout: float) -> int:
         """Its exit code, -N where signal N ended it, or that of the server where that ended first.
@@ -65,22 +67,31 @@ class ForkServer:
             line = _line(self._channel)
             if not line:
                 self._kill_group()
-                self._code = self._server.wait()
+                self._code = self._server.wait() or _NO_ANSWER
             elif self._pid is None:
                 self._pid = int(line)
             else:
                 self._code = int(line)
         return self._code
 
+    @property
+    def forked(self) -> bool:
+        """Whether the process is known to have been forked; `wait` learns of it."""
+        return self._pid is not None
+
     def kill(self) -> None:
         """Kill it with all that it has started, if it runs, and wait until it is gone."""
+        if not self._busy:
+            return
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0)
             return
         if self._pid is None:
             self._server.kill()  # it has not come to the fork yet
         self._kill_group()
-        self.wait(_LAST_SECONDS)
+        # One that hangs in the kernel outlives this; its server is not asked again.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(_LAST_SECONDS)
 
     def _kill_group(self) -> None:
         if self._pid is not None:
@@ -89,7 +100,7 @@ class ForkServer:
 
     def free(self) -> bool:
         """Whether the server lives and can be asked again."""
-        return self._server.poll() is None and (self._pid is None or self._code is not None)
+        return self._server.poll() is None and (not self._busy or self._code is not None)
 
     def close(self) -> None:
         """End the server."""

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from service.audit.models import AuditEvent
 from service.catalogue.precisions import FULL
-from service.database import clock
+from service.database import clock, reading
 from service.datasets import service as datasets
 from service.deletion import lifecycle
 from service.errors import JobError
@@ -22,6 +23,9 @@ from service.registry.models import Model
 from service.verification.release import PUBLISHED_STATES, by_other_rules
 from workers.tasks.contamination import affected_by
 from workers.tasks.work import Work
+
+_OTHER_RULES = "judged by the rules of another version of the service"
+_MOST_JUDGED_AGAIN = 2
 
 
 def run(work: Work) -> None:
@@ -55,13 +59,22 @@ def _is_judged_again(work: Work, chosen: Attempt) -> bool:
     if not old:
         return False
     named = ", ".join(map(str, old))
-    why = f"judged by the rules of another version of the service: attempt {named}"
+    why = f"{_OTHER_RULES}: attempt {named}"
+    if _times_judged_again(work) >= _MOST_JUDGED_AGAIN:
+        raise JobError(f"{why}, and again: the workers run other versions of the service; update them all, then retry")
     with work.fenced() as session:
         if old == [chosen.number] and Path(str(chosen.candidate_path)).is_dir():
             service.judge_again(session, chosen, why)
         else:
             service.restart(session, work.job.id, why)
     return True
+
+
+def _times_judged_again(work: Work) -> int:
+    again = AuditEvent.kind.in_(("attempt.unjudged", "job.restarted"))
+    with reading() as session:
+        events = list(session.scalars(select(AuditEvent).where(AuditEvent.ref == work.job.id, again)))
+    return sum(str(event.data.get("why", "")).startswith(_OTHER_RULES) for event in events)
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,10 @@ def run_process(lease: Lease) -> None:
     read_end, write_end = os.pipe()
     with os.fdopen(read_end) as pipe, forks.borrowed() as process:
         try:
-            process.start([lease.kind, json.dumps(lease.argument)], write_end)
-        finally:
-            os.close(write_end)
-        try:
+            try:
+                process.start([lease.kind, json.dumps(lease.argument)], write_end)
+            finally:
+                os.close(write_end)
             _watch(lease, process)
         finally:
             process.kill()

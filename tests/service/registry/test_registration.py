@@ -122,7 +122,7 @@ def test_a_version_that_a_deletion_retired_cannot_come_back(database_url: str, t
     with pytest.raises(Conflict, match="version 1 of 'digits', which a deletion has retired"):
         register_images(tmp_path, path=Path(first.path), data=data)
     again = Path(shutil.copytree(first.path, tmp_path / "again"))
-    (again / "README.md").write_text("another digest, the same weights")
+    (again / "extra.safetensors").write_bytes((again / "model.safetensors").read_bytes() + b" ")
     with pytest.raises(Conflict, match="version 1 of 'digits', which a deletion has retired"):
         register_images(tmp_path, path=again, data=data)
 
