@@ -138,7 +138,7 @@ def test_margins_grow_with_fewer_texts() -> None:
         ("canary_exposure", {"exposure_highest": 3.5}, {"canary_exposure": {"ci": (1.2, 3.0)}}, "pass"),
         ("canary_exposure", {"exposure_control": 5.0}, {"canary_exposure_control": {"estimate": 4.5}}, "info"),
         ("value_exposure", {"exposure_control": 5.0}, {}, "info"),
-        ("value_exposure", {"fewest_values": 91}, {}, "info"),
+        ("value_exposure", {"fewest_values": 24}, {"value_exposure": {"n": 22}}, "info"),
     ],
 )
 def test_the_policy_says_what_decides(
